@@ -1,0 +1,1 @@
+"""The echo service: what measurements and fault tests call."""

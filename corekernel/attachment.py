@@ -1,0 +1,455 @@
+"""What a process that calls services holds: its channel to the core, its frames, and each thread's links.
+
+The shim (any client process) and the service host (a service calling other services) share this code; the core
+makes no difference between them but for their rights.
+
+* One request to the core at a time, under a lock; calls never take that lock.
+* A *session* is one (service, generation): a frames object and the slots of it that this process has given to its
+  threads. When the service dies the core ends every slot, and the next call opens a new session.
+* A thread's first call binds a stack in every pre-bound service; any other service is bound at its first call. On
+  thread exit the slots, still bound, go back to the session for the next thread.
+* A link carries one call. When it is busy (a signal handler interrupted a call) or abandoned (a deadline passed and
+  the handler still runs), the thread takes a further slot.
+* After a fork the child has nothing of this: it attaches again at its first call, as a client of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from corekernel import dispatcher
+from corekernel.channel import Channel, ChannelError, Message
+from corekernel.dispatcher import Frames, Link, Mapping, Variant, WaitPolicy
+from corekernel.errors import CallError, Denied, HmkError, NoSuchService, Status, TooBig
+from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, Payload, Registers, Reply
+
+REOPEN_SECONDS = 10.0
+SMALLEST_BUFFER = 64 << 10
+SLOTS_PER_REQUEST = 256
+
+_INTERRUPTED = int(Status.INTERRUPTED)
+_FIRST_SAID = int(Status.BAD_OPERATION)  # from here on a failure's reply carries a text
+
+
+class Detached(CallError):
+    """The system has gone down, or it refused this process."""
+
+
+class SessionDied(CallError):
+    """The generation that was asked for is gone; there will be another."""
+
+
+_ERRORS: dict[str, type[HmkError]] = {
+    "died": SessionDied,
+    "denied": Denied,
+    "no-service": NoSuchService,
+    "too-big": TooBig,
+}
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """What the core says to an attached process.
+
+    `services` maps a name to (number of its process, interface); `prebind` names those whose stacks a thread gets at
+    once.
+    """
+
+    client: int
+    tick_khz: int
+    cpus: int
+    variant: Variant
+    services: dict[str, tuple[int, str]]
+    prebind: tuple[str, ...]
+
+
+def _welcome(reply: Message) -> Welcome:
+    return Welcome(
+        int(reply["client"]),
+        int(reply["tick_khz"]),
+        int(reply["cpus"]),
+        Variant(reply["variant"]),
+        {str(name): (int(value[0]), str(value[1])) for name, value in reply["services"].items()},
+        tuple(reply["prebind"]),
+    )
+
+
+class Session:
+    """One generation of one service, as this process reaches it."""
+
+    def __init__(self, service: str, generation: int, fd: int) -> None:
+        self.service = service
+        self.generation = generation
+        self._lock = threading.Lock()
+        try:
+            self.frames = Frames(fd)
+        finally:
+            os.close(fd)
+        self._spare: list[Link] = []
+        self._next = 0
+
+    def take(self, policy: WaitPolicy) -> tuple[Link, bool]:
+        """A link for the calling thread, and whether it has been bound before."""
+        with self._lock:
+            if self._spare:
+                return self._spare.pop(), True
+            if self._next >= dispatcher.MAX_SLOTS:
+                raise TooBig(f"{self.service}: all {dispatcher.MAX_SLOTS} slots of this process are in use")
+            index, self._next = self._next, self._next + 1
+        return Link(self.frames, index, policy), False
+
+    def give_back(self, link: Link) -> None:
+        """Take a link back from a thread that ended."""
+        if link.ready():
+            self._spare.append(link)  # atomic: a finalizer must not wait for a lock its own thread may hold
+
+
+class Held:
+    """The links of one thread to one session; they go back when the thread ends."""
+
+    __slots__ = ("links", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.links: list[Link] = []
+
+    def __del__(self) -> None:
+        for link in self.links:
+            self.session.give_back(link)
+
+
+class Attachment:
+    """One process's connection to a running system."""
+
+    def __init__(
+        self, channel: Channel, welcome: Welcome, name: str = "", reconnect: Callable[[], Channel] | None = None
+    ) -> None:
+        self.channel = channel
+        self.welcome = welcome
+        self.name = name
+        self.policy = WaitPolicy(welcome.tick_khz, welcome.cpus, welcome.variant)
+        self._reconnect = reconnect
+        self._ports: weakref.WeakSet[RemotePort] = weakref.WeakSet()
+        self._start_afresh()
+
+    @classmethod
+    def greet(
+        cls, channel: Channel, name: str = "", reconnect: Callable[[], Channel] | None = None
+    ) -> Attachment:
+        """Introduce this process over a connected channel.
+
+        Args:
+            channel: connected to the core.
+            name: what to call this process in `status`.
+            reconnect: how a forked child reaches the core; None if it cannot.
+
+        Raises:
+            Detached: the core refused, with its reason.
+        """
+        try:
+            channel.send({"do": "attach", "abi": dispatcher.ABI_VERSION, "name": name})
+            reply, _ = channel.recv(timeout=REOPEN_SECONDS)
+        except (ChannelError, TimeoutError) as error:
+            raise Detached(f"the system does not answer: {error}") from error
+        if "error" in reply:
+            raise Detached(str(reply.get("text", reply["error"])))
+        return cls(channel, _welcome(reply), name, reconnect)
+
+    def _start_afresh(self) -> None:
+        self._asking = threading.Lock()
+        self._opening = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+        self._dead: dict[str, int] = {}
+        self._local = threading.local()
+        self._serial = 0
+        self._forked = False
+
+    def close(self) -> None:
+        """Detach; calls in flight end as if the services had died."""
+        self.channel.close()
+
+    # ---- forks
+
+    def add_port(self, port: RemotePort) -> None:
+        """Remember a port, to reset it after a fork."""
+        self._ports.add(port)
+
+    def after_fork(self) -> None:
+        """In a child: give up what is the parent's; the next call attaches again."""
+        self.channel.close()
+        self._start_afresh()
+        self._forked = True
+        for port in self._ports:
+            port.forget()
+
+    def _attach_again(self) -> None:
+        if self._reconnect is None:
+            raise Detached("this process was forked from an attached one and has no way to attach itself")
+        with self._opening:
+            if self._forked:
+                fresh = Attachment.greet(self._reconnect(), self.name)
+                self.channel, self.welcome = fresh.channel, fresh.welcome
+                self._forked = False
+
+    # ---- requests to the core
+
+    def ask(self, request: Message, fds: Sequence[int] = ()) -> tuple[Message, list[int]]:
+        """Send one request to the core and return its reply and descriptors.
+
+        Raises:
+            Detached: the system is gone.
+            SessionDied, Denied, NoSuchService, TooBig, CallError: as the core says.
+        """
+        with self._asking:
+            self._serial += 1
+            try:
+                self.channel.send({**request, "serial": self._serial}, fds)
+                reply, received = self._answer(self._serial)
+            except (ChannelError, OSError) as error:
+                raise Detached(f"the system is gone: {error}") from error
+        if "error" in reply:
+            kind = _ERRORS.get(str(reply["error"]), CallError)
+            raise kind(str(reply.get("text", reply["error"])))
+        return reply, received
+
+    def _answer(self, serial: int) -> tuple[Message, list[int]]:
+        """The reply to this request; those to requests whose asker was interrupted are dropped."""
+        while True:
+            reply, received = self.channel.recv()
+            if reply.get("serial") == serial:
+                return reply, received
+            for fd in received:
+                os.close(fd)
+
+    # ---- sessions and slots
+
+    def session(self, service: str) -> Session:
+        """The session to the living generation of a service; waits while the service restarts."""
+        if self._forked:
+            self._attach_again()
+        with self._opening:
+            session = self._sessions.get(service)
+            if session is None:
+                session = self._sessions[service] = self._open(service, self._dead.get(service, -1))
+            return session
+
+    def _open(self, service: str, after: int) -> Session:
+        """The core answers once there is a generation later than `after`, or none will be."""
+        reply, fds = self.ask({"do": "open", "service": service, "after": after})
+        return Session(service, int(reply["generation"]), fds[0])
+
+    def bury(self, session: Session) -> None:
+        """Note that the service of a session has died: the next session is of a later generation."""
+        with self._opening:
+            if self._sessions.get(session.service) is session:
+                del self._sessions[session.service]
+                self._dead[session.service] = session.generation
+
+    def bind(self, session: Session, links: Sequence[Link]) -> None:
+        """Have the core bind stacks of the service to these slots.
+
+        Raises:
+            SessionDied: that generation is gone.
+        """
+        for first in range(0, len(links), SLOTS_PER_REQUEST):
+            slots = [link.index for link in links[first : first + SLOTS_PER_REQUEST]]
+            self.ask({"do": "bind", "service": session.service, "generation": session.generation, "slots": slots})
+
+    def buffer(self, session: Session, link: Link, size: int) -> None:
+        """Share a buffer of at least `size` bytes with the service for this slot."""
+        if size > MAX_BULK_BYTES:
+            raise TooBig(f"{size} bytes exceed the largest buffer, {MAX_BULK_BYTES}")
+        request = {
+            "do": "buffer",
+            "service": session.service,
+            "generation": session.generation,
+            "slot": link.index,
+            "size": max(SMALLEST_BUFFER, 1 << (size - 1).bit_length()),
+        }
+        reply, fds = self.ask(request)
+        try:
+            link.attach_bulk(Mapping(fds[0], int(reply["size"])))
+        finally:
+            os.close(fds[0])
+
+    # ---- links of the calling thread
+
+    def held(self, service: str) -> Held:
+        """The calling thread's links to a service; its first call binds all pre-bound services at once."""
+        by_service: dict[str, Held] | None = getattr(self._local, "held", None)
+        if by_service is None:
+            by_service = self._local.held = {}
+            for name in self.welcome.prebind:
+                self._prebind(name, by_service)
+        held = by_service.get(service)
+        if held is None:
+            held = by_service[service] = Held(self.session(service))
+        return held
+
+    def _prebind(self, service: str, by_service: dict[str, Held]) -> None:
+        """Bind one service; if it is down or dies meanwhile, the first call to it will say so."""
+        try:
+            held = Held(self.session(service))
+        except NoSuchService:
+            return
+        try:
+            self.another_link(held)
+        except SessionDied:
+            self.bury(held.session)
+            return
+        by_service[service] = held
+
+    def drop(self, held: Held) -> None:
+        """The calling thread's links to a dead generation are of no use."""
+        self.bury(held.session)
+        by_service: dict[str, Held] = self._local.held
+        if by_service.get(held.session.service) is held:
+            del by_service[held.session.service]
+
+    def another_link(self, held: Held, prepare: Callable[[Link], None] | None = None) -> Link:
+        """A bound link of the calling thread that can take a call now; `prepare` sees a new one first."""
+        for link in held.links:
+            if link.ready():
+                return link
+        link, bound = held.session.take(self.policy)
+        if prepare is not None:
+            prepare(link)
+        if not bound:
+            self.bind(held.session, [link])
+        held.links.append(link)
+        return link
+
+
+class RemotePort:
+    """A way to one service in another process. Shared by all threads; each has links of its own."""
+
+    _prepare: Callable[[Link], None] | None = None
+
+    def __init__(self, attachment: Attachment, service: str, timeout: float | None = None) -> None:
+        if service not in attachment.welcome.services:
+            known = ", ".join(attachment.welcome.services)
+            raise NoSuchService(f"no service {service!r} that this process may call; there are {known}")
+        self.service = service
+        self.timeout = timeout
+        self._attachment = attachment
+        self._special = timeout is not None
+        attachment.add_port(self)
+        self.forget()
+
+    def forget(self) -> None:
+        """After a fork: the links belong to the parent."""
+        self._local = threading.local()
+
+    def call(
+        self,
+        operation: int,
+        registers: Registers = (),
+        payload: Payload = b"",
+        returns: int = 0,
+        capacity: int = 0,
+        idempotent: bool = False,
+    ) -> Reply:
+        """See `corekernel.port.Port.call`."""
+        try:
+            link: Link = self._local.link
+        except AttributeError:
+            link = self._first_link()
+        if self._special or link.timed:
+            link = self._arrange(link)
+        try:
+            status = link.call(operation, registers, payload, returns)
+        except BaseException:  # a signal handler raised: the call is given up
+            link.cancel()
+            raise
+        if status == 0:
+            return link.reply(returns) if returns or capacity else dispatcher.EMPTY
+        return self._settle(status, link, operation, registers, payload, returns, idempotent)
+
+    # ---- everything but the straight path
+
+    def _first_link(self) -> Link:
+        """A link of this thread that can take a call, in a living generation."""
+        while True:
+            held = self._attachment.held(self.service)
+            try:
+                link = self._attachment.another_link(held, self._prepare)
+            except SessionDied:
+                self._attachment.drop(held)
+                continue
+            self._local.link = link
+            return link
+
+    def _arrange(self, link: Link) -> Link:
+        """Before a call of a port with a deadline, or on a link that had one: a ready link with this port's deadline."""
+        if not link.ready():
+            link = self._first_link()
+        timeout = self.timeout
+        link.set_deadline(0 if timeout is None else dispatcher.now() + self._attachment.policy.ticks(timeout))
+        return link
+
+    def _settle(
+        self,
+        status: int,
+        link: Link,
+        operation: int,
+        registers: Registers,
+        payload: Payload,
+        returns: int,
+        idempotent: bool,
+    ) -> Reply:
+        try:
+            while status != 0:
+                if status == _INTERRUPTED:  # a Python signal handler has just run, and did not raise
+                    status = link.resume()
+                    continue
+                link = self._mend(status, link, len(payload), idempotent)
+                if self._special or link.timed:
+                    link = self._arrange(link)
+                status = link.call(operation, registers, payload, returns)
+        except BaseException:
+            link.cancel()
+            raise
+        return link.reply(returns)
+
+    def _mend(self, status: int, link: Link, request: int, idempotent: bool) -> Link:
+        """Remove what stopped a call from being issued or answered: the link to issue it on again, or raise."""
+        held = self._attachment.held(self.service)
+        if status == dispatcher.BUSY:
+            return self._first_link()
+        if status == dispatcher.UNBOUND:
+            return self._bind_again(held, link)
+        if status == dispatcher.NO_BUFFER:
+            self._enlarge(held, link, request, idempotent)
+            return link
+        if status in (dispatcher.DIED, dispatcher.NO_SERVICE):
+            self._attachment.drop(held)
+            self._local.__dict__.pop("link", None)
+            if status == dispatcher.NO_SERVICE or idempotent:
+                return self._first_link()
+        text = link.text() if status > 0 or status <= _FIRST_SAID else ""
+        raise dispatcher.failure(status, self.service, held.session.generation, text)
+
+    def _bind_again(self, held: Held, link: Link) -> Link:
+        try:
+            self._attachment.bind(held.session, [link])
+        except SessionDied:
+            self._attachment.drop(held)
+            return self._first_link()
+        return link
+
+    def _enlarge(self, held: Held, link: Link, request: int, idempotent: bool) -> None:
+        outgoing = request > max(INLINE_BYTES, link.bulk_size)
+        size = request if outgoing else link.needed()
+        if size <= link.bulk_size:
+            raise TooBig(f"{self.service}: the reply does not fit in {link.bulk_size} bytes")
+        if not outgoing and not idempotent:
+            raise TooBig(f"{self.service}: a reply of {size} bytes needs a larger request buffer beforehand")
+        try:
+            self._attachment.buffer(held.session, link, size)
+        except SessionDied:
+            return  # the next attempt finds the slot ended

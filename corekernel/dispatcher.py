@@ -1,0 +1,529 @@
+"""The only Python module that touches the C dispatcher.
+
+Everything else sees four things: `WaitPolicy` (how this process waits), `Frames` (a mapped frames object),
+`Link` (the client's private end of one slot) and `CarrierPool` (the service half), plus a few words of time.
+Handlers of Python services enter through one upcall, which finds the binding record by the carrier's key.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from corekernel._dispatcher import ffi, lib
+from corekernel.errors import (
+    BadFrame,
+    BadOperation,
+    CallError,
+    Cancelled,
+    DeadlineExceeded,
+    Denied,
+    HandlerFault,
+    ServiceDied,
+    ServiceError,
+    Status,
+    TooBig,
+    TooDeep,
+    WouldWait,
+)
+from corekernel.port import INLINE_BYTES, Caller, HandlerTable, Payload, Registers, Reply
+
+ABI_VERSION: Final[int] = lib.HMK_ABI_VERSION
+SLOT_BYTES: Final[int] = ffi.sizeof("struct hmk_slot")
+MAX_SLOTS: Final[int] = lib.HMK_MAX_SLOTS
+MAX_OPERATIONS: Final[int] = lib.HMK_MAX_OPS
+HISTOGRAM: Final[int] = lib.HMK_HISTOGRAM
+PAGE: Final = mmap.PAGESIZE
+EMPTY: Final[Reply] = ((), b"")
+TRACE_FRAMES: Final = 12
+BUSY: Final[int] = lib.HMK_E_BUSY
+UNBOUND: Final[int] = lib.HMK_E_UNBOUND
+NO_BUFFER: Final[int] = lib.HMK_E_NO_BUFFER
+DIED: Final[int] = lib.HMK_E_DIED
+NO_SERVICE: Final[int] = lib.HMK_E_NO_SERVICE
+
+assert lib.HMK_INLINE == INLINE_BYTES
+
+
+class Variant(enum.IntEnum):
+    """How threads wait: the product's policy, and the two extremes it is measured against."""
+
+    HYBRID = 0
+    SPIN = 1
+    BLOCKING = 2
+
+
+def measure_tick_khz() -> int:
+    """Frequency of the time stamp counter in kHz, measured over 4 ms."""
+    return int(lib.hmk_measure_tick_khz())
+
+
+def now() -> int:
+    """The time stamp counter."""
+    return int(lib.hmk_now())
+
+
+class WaitPolicy:
+    """How every thread of this process waits; `tick_khz` and `cpus` come from the core, measured once per boot."""
+
+    def __init__(self, tick_khz: int, cpus: int, variant: Variant = Variant.HYBRID) -> None:
+        self.tick_khz = tick_khz
+        self.cpus = min(cpus, lib.HMK_MAX_CPUS)
+        self.variant = variant
+        self.pointer = ffi.new("struct hmk_wait_policy *")
+        lib.hmk_policy_defaults(self.pointer, tick_khz, cpus, int(variant))
+
+    def ticks(self, seconds: float) -> int:
+        """Seconds as time stamp ticks."""
+        return int(seconds * self.tick_khz * 1000)
+
+    def seconds(self, ticks: int) -> float:
+        """Time stamp ticks as seconds."""
+        return ticks / (self.tick_khz * 1000)
+
+
+class Mapping:
+    """A whole shared object mapped here, and its address for C."""
+
+    def __init__(self, fd: int, size: int, writable: bool = True) -> None:
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        self.memory = mmap.mmap(fd, size, mmap.MAP_SHARED, protection)
+        self.buffer = ffi.from_buffer(self.memory)
+        self.size = size
+
+    def close(self) -> None:
+        """Unmap; nothing may use the address afterwards."""
+        ffi.release(self.buffer)
+        self.memory.close()
+
+
+class Frames:
+    """A mapped frames object: `MAX_SLOTS` slots between one client process and one service."""
+
+    SIZE: Final = MAX_SLOTS * SLOT_BYTES
+
+    def __init__(self, fd: int) -> None:
+        self.mapping = Mapping(fd, self.SIZE)
+        self.slots = ffi.cast("struct hmk_slot *", self.mapping.buffer)
+
+    def slot(self, index: int) -> Any:
+        """C pointer to one slot."""
+        if not 0 <= index < MAX_SLOTS:
+            raise IndexError(index)
+        return self.slots + index
+
+    def kill(self, index: int) -> None:
+        """Core only: end whatever goes on in a slot whose service is dead."""
+        lib.hmk_frames_kill(self.slots, index)
+
+    def close(self) -> None:
+        """Unmap."""
+        self.mapping.close()
+
+
+class Link:
+    """The client's private end of one slot; carries one call at a time, from one thread at a time."""
+
+    __slots__ = ("_arguments", "bulk", "c", "frames", "index", "inline", "timed")
+
+    def __init__(self, frames: Frames, index: int, policy: WaitPolicy) -> None:
+        self.frames = frames
+        self.index = index
+        self.bulk: Mapping | None = None
+        self.timed = False
+        self.c = ffi.new("struct hmk_link *")
+        self.c.slot = frames.slot(index)
+        self.c.policy = policy.pointer
+        self.c.priority = 1
+        self.inline = ffi.cast("char *", self.c.slot.leg[0].payload)
+        self._arguments = ffi.new("uint64_t[8]")
+
+    def call(self, operation: int, registers: Registers, payload: Payload, returns: int) -> int:
+        """Issue one call; the transport's or the service's status. `BUSY` when a call is in progress."""
+        if type(payload) is not bytes:
+            payload = ffi.from_buffer("char[]", payload)
+        count = len(registers)
+        if not count:
+            return lib.hmk_quick(self.c, operation, returns, payload, len(payload))  # type: ignore[no-any-return]
+        if count <= 2:
+            second = registers[1] if count == 2 else 0
+            return lib.hmk_quick2(  # type: ignore[no-any-return]
+                self.c, operation, returns, payload, len(payload), count, registers[0], second
+            )
+        for i, value in enumerate(registers):
+            self._arguments[i] = value
+        return lib.hmk_quick8(  # type: ignore[no-any-return]
+            self.c, operation, returns, payload, len(payload), count, self._arguments
+        )
+
+    def resume(self) -> int:
+        """Go on with a call that a signal interrupted."""
+        return int(lib.hmk_resume(self.c, ffi.addressof(self.c.message)))
+
+    def cancel(self) -> None:
+        """Give an interrupted call up."""
+        lib.hmk_cancel(self.c)
+
+    def ready(self) -> bool:
+        """Whether a call can be issued now."""
+        return bool(lib.hmk_link_ready(self.c))
+
+    def set_deadline(self, ticks: int) -> None:
+        """Absolute deadline of the following calls in ticks; 0 for none."""
+        self.c.deadline = ticks
+        self.timed = ticks != 0
+
+    def attach_bulk(self, mapping: Mapping) -> None:
+        """Use a buffer shared with the service for large payloads."""
+        self.bulk = mapping
+        self.c.bulk = ffi.cast("uint8_t *", mapping.buffer)
+        self.c.bulk_size = mapping.size
+
+    @property
+    def bulk_size(self) -> int:
+        """Bytes of the shared buffer; 0 without."""
+        return int(self.c.bulk_size)
+
+    def needed(self) -> int:
+        """After `NO_BUFFER` from the service: bytes of the reply that did not fit."""
+        return int(self.c.slot.leg[0].rets[0])
+
+    def reply(self, returns: int) -> Reply:
+        """Registers and payload of the call that just ended, copied once out of shared memory."""
+        c = self.c
+        registers = tuple(ffi.unpack(c.rets, returns)) if returns else ()
+        length = c.reply_length
+        if not length:
+            return registers, b""
+        if c.reply_bulk:
+            return registers, bytes(ffi.buffer(c.bulk, length))
+        return registers, ffi.unpack(self.inline, length)
+
+    def text(self) -> str:
+        """The reply payload of a failed call: what the service said about it."""
+        return bytes(self.reply(0)[1]).decode("utf-8", "replace")
+
+    def waits(self) -> list[int]:
+        """How replies were awaited so far: spun, yielded, slept."""
+        return list(self.c.waits)
+
+
+_TRANSPORT: Final[dict[int, type[CallError]]] = {
+    Status.DEADLINE: DeadlineExceeded,
+    Status.CANCELLED: Cancelled,
+    Status.BAD_OPERATION: BadOperation,
+    Status.BAD_FRAME: BadFrame,
+    Status.DENIED: Denied,
+    Status.FAULT: HandlerFault,
+    Status.TOO_DEEP: TooDeep,
+    Status.TOO_BIG: TooBig,
+    Status.NO_BUFFER: TooBig,
+}
+
+
+def failure(status: int, service: str, generation: int, text: str) -> Exception:
+    """The exception for a non-zero status: the one place where codes become exceptions."""
+    if status > 0:
+        return ServiceError(status, text)
+    if status in (DIED, NO_SERVICE):
+        return ServiceDied(service, generation, delivered=status == DIED)
+    kind = _TRANSPORT.get(status, CallError)
+    name = Status(status).name.lower().replace("_", " ") if status in Status._value2member_map_ else str(status)
+    return kind(f"{service}: {text or name}")
+
+
+# ---- the service half ------------------------------------------------------------------------------------------
+
+
+class Bound(Caller, Protocol):
+    """A binding record: who calls, and where its wait word is."""
+
+    handlers: HandlerTable
+    wait_sequence: int
+
+
+_bindings: dict[int, Bound] = {}
+_STATUS_OF: Final[dict[type[BaseException], int]] = {
+    BadFrame: Status.BAD_FRAME,
+    BadOperation: Status.BAD_OPERATION,
+    Denied: Status.DENIED,
+    TooBig: Status.TOO_BIG,
+    TooDeep: Status.TOO_DEEP,
+    DeadlineExceeded: Status.DEADLINE,
+}
+
+
+def _say(context: Any, text: str) -> None:
+    raw = text.encode("utf-8", "replace")[:INLINE_BYTES]
+    lib.hmk_reply(context, raw, len(raw))
+
+
+def _failed(context: Any, caller: Bound, error: BaseException) -> int:
+    """Status of a handler that raised: its own report, a condition to wait for, or a bug (logged whole)."""
+    if isinstance(error, WouldWait):
+        context.leg.wait_sequence = caller.wait_sequence
+        return int(Status.WAIT)
+    if isinstance(error, ServiceError) and error.errno:
+        _say(context, error.strerror or "")
+        return error.errno
+    for kind, status in _STATUS_OF.items():
+        if isinstance(error, kind):
+            _say(context, str(error))
+            return int(status)
+    traceback.print_exception(error, limit=-TRACE_FRAMES, file=sys.stderr)
+    _say(context, f"{type(error).__name__}: {error}")
+    return int(Status.FAULT)
+
+
+def _answer(context: Any, reply: Reply) -> int:
+    registers, payload = reply
+    if registers:
+        context.returns = len(registers)
+        for i, value in enumerate(registers):
+            context.rets[i] = value
+    if payload:
+        data = payload if type(payload) is bytes else ffi.from_buffer("char[]", payload)
+        if lib.hmk_reply(context, data, len(payload)):
+            context.returns = 1
+            context.rets[0] = len(payload)
+            return int(Status.NO_BUFFER)
+    return 0
+
+
+def _upcall_failed(kind: Any, error: BaseException, trace: Any) -> int:
+    """Last resort of the upcall (out of memory, recursion limit): the call fails, the service lives."""
+    return int(Status.FAULT)
+
+
+@ffi.def_extern("hmk_upcall", error=int(Status.FAULT), onerror=_upcall_failed)
+def _upcall(context: Any, key: int, operation: int, count: int, length: int) -> int:
+    caller = _bindings[key]
+    try:
+        handler = caller.handlers.get(operation)
+        if handler is None:
+            return int(Status.BAD_OPERATION)
+        registers = tuple(ffi.unpack(context.args, count)) if count else ()
+        reply = handler(caller, registers, _request(context, length) if length else b"")
+        return 0 if reply == EMPTY else _answer(context, reply)
+    except BaseException as error:  # a handler's error ends the call, never the carrier
+        return _failed(context, caller, error)
+
+
+def _request(context: Any, length: int) -> Payload:
+    """The request payload: inline, copied once; from the shared buffer, a read-only view of it."""
+    source = getattr(context, "in")
+    if context.in_bulk:
+        return memoryview(ffi.buffer(source, length)).toreadonly()
+    return ffi.unpack(source, length)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierState:
+    """One carrier as its shared record tells."""
+
+    index: int
+    state: int
+    client: int
+    slot: int
+    tid: int
+    calls: int
+    handler_ticks: int
+    started: int
+    last_used: int
+    waits: tuple[int, int, int]
+    forged: int
+
+
+class PoolPage:
+    """The page a service and the core share about one pool: what the pool does, and what the core asks of it."""
+
+    def __init__(self, mapping: Mapping, limit: int, cpus: int) -> None:
+        self._mapping = mapping
+        self.limit = limit
+        self.cpus = cpus
+        self.c = ffi.cast("struct hmk_pool_shared *", mapping.buffer)
+        self._records = lib.hmk_pool_records(self.c)
+        self._operations = lib.hmk_pool_operations(self.c, limit)
+        self._trace = lib.hmk_pool_trace(self.c, limit, cpus)
+
+    @staticmethod
+    def size(limit: int, cpus: int) -> int:
+        """Bytes of the shared object."""
+        return (int(lib.hmk_pool_shared_size(limit, cpus)) + PAGE - 1) // PAGE * PAGE
+
+    def place(self, mode: int, cpu: int) -> None:
+        """Core only: publish a placement decision (mode HMK_PLACE_*, cpu or -1)."""
+        self.c.placement = mode
+        self.c.place_cpu = cpu & 0xFFFFFFFF
+        self.c.place_epoch += 1
+
+    def promote_to(self, cpu: int) -> None:
+        """Core only: the CPU that an unpinned carrier sharing its caller's CPU should move to; -1 for none."""
+        self.c.place_cpu = cpu & 0xFFFFFFFF
+
+    def observe(self, operations: bool, trace: bool) -> None:
+        """Core only: what to record."""
+        self.c.observe = (lib.HMK_OBSERVE_OPERATIONS if operations else 0) | (
+            lib.HMK_OBSERVE_TRACE if trace else 0
+        )
+
+    def counters(self) -> dict[str, int]:
+        """bound, free, reserved, created, reclaimed, peak, promoted."""
+        names = ("bound", "free", "reserved", "created", "reclaimed", "peak", "promoted")
+        return {name: int(getattr(self.c, name)) for name in names}
+
+    def carriers(self) -> Iterator[CarrierState]:
+        """Every live carrier."""
+        for index in range(min(self.c.carriers, self.limit)):
+            r = self._records[index]
+            if r.state == lib.HMK_CARRIER_NONE:
+                continue
+            yield CarrierState(
+                index, r.state, r.client, r.slot, r.tid, r.calls, r.handler, r.started, r.last_used,
+                (r.waits[0], r.waits[1], r.waits[2]), r.forged,
+            )  # fmt: skip
+
+    def totals(self) -> dict[str, int]:
+        """Over all carriers since the pool began: calls, handler ticks, spun, yielded, slept, forged."""
+        sums = ffi.new("struct hmk_pool_totals *")
+        lib.hmk_pool_sum(self.c, self.limit, sums)
+        return {name: int(getattr(sums, name)) for name, _ in ffi.typeof("struct hmk_pool_totals").fields}
+
+    def longest_running(self) -> int:
+        """Ticks that the longest-running handler has run so far; 0 when none runs."""
+        return int(lib.hmk_pool_longest(self.c, self.limit))
+
+    def operations(self) -> dict[int, tuple[int, int, list[int]]]:
+        """Per operation number: calls, handler ticks, histogram (log2 of ticks / 64), summed over CPUs."""
+        result: dict[int, tuple[int, int, list[int]]] = {}
+        for number in range(MAX_OPERATIONS):
+            calls = ticks = 0
+            histogram = [0] * HISTOGRAM
+            for cpu in range(self.cpus):
+                record = self._operations[cpu * MAX_OPERATIONS + number]
+                if record.calls:
+                    calls += record.calls
+                    ticks += record.handler
+                    histogram = [a + b for a, b in zip(histogram, record.histogram, strict=True)]
+            if calls:
+                result[number] = (calls, ticks, histogram)
+        return result
+
+    def trace(self) -> Iterator[dict[str, int]]:
+        """Events of the trace ring, oldest first."""
+        head = int(self.c.trace_head)
+        for at in range(max(0, head - lib.HMK_TRACE_EVENTS), head):
+            event = self._trace[at % lib.HMK_TRACE_EVENTS]
+            yield {name: int(getattr(event, name)) for name, _ in ffi.typeof("struct hmk_trace_event").fields}
+
+    def close(self) -> None:
+        """Unmap."""
+        self._mapping.close()
+
+
+class CarrierPool:
+    """The carriers of one service in this process. One thread, the control thread, calls its methods."""
+
+    def __init__(
+        self, page: PoolPage, stacks: Mapping, stack_bytes: int, policy: WaitPolicy, python: bool, base: int
+    ) -> None:
+        self.page = page
+        self.base = base
+        self._stacks = stacks
+        self.policy = policy
+        address = ffi.cast("uint8_t *", stacks.buffer)
+        self.c = lib.hmk_pool_open(
+            page.c, address, stack_bytes, page.limit, policy.pointer, int(python), base
+        )
+        if self.c == ffi.NULL:
+            raise MemoryError("no memory for the carrier table")
+
+    def grow(self, count: int, reserved: bool = False) -> int:
+        """Create carriers; how many were. Reserved ones are pre-faulted and bound only when a call must not fail."""
+        return int(lib.hmk_pool_grow(self.c, count, int(reserved)))
+
+    def shrink(self, count: int) -> int:
+        """End parked carriers and give their stacks' memory back; how many were."""
+        return int(lib.hmk_pool_shrink(self.c, count))
+
+    def poll(self, cpu: int) -> None:
+        """Serve all bound slots from one thread on a CPU of its own (isolation class IC1)."""
+        if lib.hmk_pool_poll(self.c, cpu):
+            raise OSError("the poller could not be started")
+
+    def bind(self, client: int, frames: Frames, slot: int, record: Bound, reserve: bool) -> int:
+        """Bind a parked carrier (of the reserve, if need be and allowed) to a slot; its index, or -1."""
+        # The record must stand before the first request can arrive.
+        index = int(lib.hmk_pool_take(self.c, int(reserve)))
+        if index >= 0:
+            _bindings[self.base + index] = record
+            lib.hmk_pool_bind(self.c, index, client, slot, frames.slot(slot))
+        return index
+
+    def unbind(self, carrier: int, force: bool = False) -> bool:
+        """Take a carrier off its slot; False when a request is in progress (and not forced)."""
+        return bool(lib.hmk_pool_unbind(self.c, carrier, int(force)) == 0)
+
+    def parked(self, carrier: int) -> bool:
+        """Whether a carrier has left its slot; kicks it if not."""
+        return bool(lib.hmk_pool_parked(self.c, carrier))
+
+    def set_bulk(self, carrier: int, mapping: Mapping) -> None:
+        """Give a bound carrier the buffer it shares with its caller."""
+        if lib.hmk_pool_set_bulk(self.c, carrier, ffi.cast("char *", mapping.buffer), mapping.size):
+            raise MemoryError("no memory for a buffer record")
+
+    def set_next(self, carrier: int, link: Link) -> None:
+        """C services only: where the carrier's chain goes on."""
+        lib.hmk_pool_set_next(self.c, carrier, link.c)
+
+
+def accept_nested(link: Link, pool: CarrierPool, key: int, record: Bound) -> None:
+    """Let the callee of `link` call back into this service, as `record`, while we wait for it."""
+    _bindings[key] = record
+    lib.hmk_accept_nested(link.c, pool.c, key)
+
+
+def serving() -> Any | None:
+    """The call that this thread is serving (a C context), or None."""
+    context = lib.hmk_current()
+    return None if context == ffi.NULL else context
+
+
+def wait_sequence(slot: Any) -> int:
+    """The count in a slot's wait word, to be read before its condition is tested."""
+    return int(lib.hmk_sequence(slot))
+
+
+def notify(slot: Any) -> None:
+    """Wake the caller of a slot that answered WAIT."""
+    lib.hmk_notify(slot)
+
+
+def call_back(
+    context: Any, policy: WaitPolicy, operation: int, registers: Registers, payload: Payload, returns: int
+) -> tuple[int, Reply]:
+    """Call the service that called us (A -> B -> A): status and reply. Payloads are inline only."""
+    message = ffi.new("struct hmk_message *")
+    result = ffi.new("struct hmk_link *")
+    result.policy = policy.pointer
+    data = ffi.from_buffer("char[]", payload) if payload else ffi.NULL
+    out = ffi.new("uint8_t[]", INLINE_BYTES)
+    message.operation, message.registers, message.returns = operation, len(registers), returns
+    message.args[0 : len(registers)] = list(registers)
+    setattr(message, "in", ffi.cast("uint8_t *", data))
+    message.in_length, message.out, message.out_capacity = len(payload), out, INLINE_BYTES
+    status = int(lib.hmk_call_back(context, message, result))
+    registers = tuple(ffi.unpack(result.rets, returns)) if returns else ()
+    return status, (registers, bytes(ffi.buffer(out, result.reply_length)))
+
+
+def cpus() -> int:
+    """CPUs online."""
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""The dispatcher in C, its build script, and the checked model of its protocol."""

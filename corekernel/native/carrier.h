@@ -1,0 +1,66 @@
+/* The service half's private state. */
+#ifndef HMK_CARRIER_H
+#define HMK_CARRIER_H
+
+#include <pthread.h>
+
+#include "hmk.h"
+
+struct hmk_pool;
+struct hmk_carrier;
+#include "carrier.cdef.h"
+
+enum hmk_command { COMMAND_RUN = 0, COMMAND_PARK = 1, COMMAND_LEAVE = 2 };
+
+struct hmk_bulk {
+  char *at;
+  uint32_t size;
+};
+
+struct hmk_carrier {
+  struct hmk_pool *pool;
+  struct hmk_carrier_record *record;
+  uint32_t index;
+  uint32_t alive;
+  pthread_t thread;
+  /* written by the control thread, obeyed by the carrier */
+  uint32_t command;
+  struct hmk_slot *slot; /* set while parked */
+  _Atomic(struct hmk_bulk *) bulk;
+  /* the carrier's own */
+  _Atomic int parked;
+  uint32_t was_bound;
+  uint32_t reserved;
+  uint32_t sequence;
+  uint32_t missed;
+  uint32_t probe;
+  uint32_t epoch;
+  uint32_t together;
+  struct hmk_context context;
+  struct hmk_link *next; /* C services only: the way to the next service of a chain */
+  struct hmk_carrier *next_free; /* pool->lock */
+};
+
+struct hmk_pool {
+  struct hmk_pool_shared *shared;
+  struct hmk_carrier_record *records;
+  struct hmk_operation_record *operations;
+  struct hmk_trace_event *trace;
+  uint8_t *stacks;
+  uint64_t stack_bytes;
+  uint32_t limit;
+  int python;
+  uint32_t base; /* added to a carrier's index to give its key */
+  int polled;
+  uint32_t poll_cpu;
+  struct hmk_wait_policy *policy;
+  struct hmk_carrier *carriers;
+  pthread_mutex_t lock; /* free_list, reserve_list and the shared counters free, bound, peak */
+  struct hmk_carrier *free_list;
+  struct hmk_carrier *reserve_list;
+};
+
+int64_t hmk_python_handler(struct hmk_context *context);
+int64_t hmk_c_handler(struct hmk_context *context);
+
+#endif

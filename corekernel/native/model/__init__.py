@@ -1,0 +1,1 @@
+"""An exhaustively checked model of the call protocol; see README.md."""

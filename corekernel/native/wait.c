@@ -1,0 +1,143 @@
+/* The wait policy: spin, yield, sleep (Microkernel Goes General, OSDI '24, section 4.1: synchronous RPC without a scheduling decision).
+ *
+ * Waiting for a reply costs what the peer's position allows:
+ *   1. the peer last ran on another CPU: spin for `spin` ticks (a reply crosses in two cache-line transfers);
+ *   2. yield for up to `yield` ticks: on the same CPU this *is* the switch to the peer, and costs less than a
+ *      futex wake;
+ *   3. sleep on the state word, HMK_SLEEP set, so that whoever moves the phase wakes us.
+ * A yield that does not come back within `hog` ticks lost its CPU to somebody else's work: yielding is then
+ * suspended on that CPU, for longer each time. A futex wake, unlike a yield, pre-empts the hog.
+ *
+ * Freestanding: no libc, no thread-local storage, no globals.
+ */
+#include "hmk.h"
+
+#define HOG_FIRST_US 1000
+#define HOG_LONGEST_US 1000000
+
+struct timespec64 {
+  int64_t seconds;
+  int64_t nanoseconds;
+};
+
+/* Sleep while *word == value. Returns 0 or a negative errno; -ETIMEDOUT once the deadline has passed. */
+long hmk_sleep(uint32_t *word, uint32_t value, uint64_t deadline, const struct hmk_wait_policy *policy) {
+  struct timespec64 timeout;
+  if (deadline == 0) return hmk_syscall(HMK_SYS_FUTEX, (long)word, 0, (long)value, 0);
+  uint64_t now = hmk_ticks();
+  if (now >= deadline) return -HMK_ETIMEDOUT;
+  uint64_t microseconds = (deadline - now) / (policy->tick_khz / 1000 + 1) + 1;
+  timeout.seconds = (int64_t)(microseconds / 1000000);
+  timeout.nanoseconds = (int64_t)(microseconds % 1000000) * 1000;
+  return hmk_syscall(HMK_SYS_FUTEX, (long)word, 0, (long)value, (long)&timeout);
+}
+
+static int ended(struct hmk_wait *wait) {
+  wait->state = hmk_load(wait->word);
+  return !(wait->phases & HMK_BIT(HMK_PHASE(wait->state)));
+}
+
+static int commanded(const struct hmk_wait *wait) { return wait->command && hmk_load(wait->command); }
+
+static int spin(struct hmk_wait *wait, uint64_t until) {
+  do {
+    for (int i = 0; i < 16; i++) {
+      if (ended(wait)) return 1;
+      hmk_pause();
+    }
+  } while (hmk_ticks() < until && !commanded(wait));
+  return ended(wait);
+}
+
+/* A slow yield on this CPU: suspend yielding here, four times longer each time in a row. */
+static void found_hog(struct hmk_wait_policy *policy, uint32_t cpu, uint64_t now) {
+  uint64_t tick_us = policy->tick_khz / 1000 + 1;
+  uint64_t backoff = hmk_load64(&policy->hog_backoff[cpu]) * 4;
+  if (backoff == 0) backoff = HOG_FIRST_US * tick_us;
+  if (backoff > HOG_LONGEST_US * tick_us) backoff = HOG_LONGEST_US * tick_us;
+  hmk_store64(&policy->hog_backoff[cpu], backoff);
+  hmk_store64(&policy->hog_until[cpu], now + backoff);
+}
+
+/* Trust in yielding comes back as slowly as it went: one quick probe after a hog quarters the back-off. */
+static void found_quick(struct hmk_wait_policy *policy, uint32_t cpu) {
+  uint64_t backoff = hmk_load64(&policy->hog_backoff[cpu]);
+  if (backoff) hmk_store64(&policy->hog_backoff[cpu], backoff < 4000 ? 0 : backoff / 4);
+}
+
+static int yield(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
+  struct hmk_wait_policy *policy = wait->policy;
+  uint64_t until = now + policy->yield;
+  if (cpu >= HMK_MAX_CPUS || now < hmk_load64(&policy->hog_until[cpu])) return 0;
+  while (now < until && !commanded(wait)) {
+    hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
+    uint64_t after = hmk_ticks();
+    int done = ended(wait);
+    if (after - now > policy->hog) {
+      found_hog(policy, cpu, after);
+      return done;
+    }
+    if (done) {
+      found_quick(policy, cpu);
+      return 1;
+    }
+    now = after;
+  }
+  return 0;
+}
+
+/* Sleep with the flag set, so that the phase cannot move unnoticed; any return re-examines the word. */
+static enum hmk_wait_end slumber(struct hmk_wait *wait) {
+  long result = 0;
+  wait->slept = 1;
+  while (!ended(wait)) {
+    if (commanded(wait)) return HMK_WAIT_COMMAND;
+    if (result == -HMK_EINTR) return HMK_WAIT_SIGNAL;
+    if (result == -HMK_ETIMEDOUT) return HMK_WAIT_DEADLINE;
+    uint32_t state = wait->state;
+    /* Pairs with hmk_exchange() of the party that moves the phase: it sees HMK_SLEEP, or we see its phase. */
+    if (!(state & HMK_SLEEP) && !hmk_swap(wait->word, &state, state | HMK_SLEEP)) continue;
+    result = hmk_sleep(wait->word, state | HMK_SLEEP, wait->deadline, wait->policy);
+  }
+  return HMK_WAIT_DONE;
+}
+
+/* Wait until the phase of *word leaves wait->phases. */
+enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait) {
+  struct hmk_wait_policy *policy = wait->policy;
+  uint32_t cpu;
+  wait->slept = 0;
+  if (ended(wait)) {
+    hmk_count64(&wait->waits[0], 1);
+    return HMK_WAIT_DONE;
+  }
+  if (!wait->sleep_at_once) {
+    uint64_t now = hmk_ticks_cpu(&cpu);
+    int apart = wait->peer_cpu != cpu || policy->spin_same;
+    if (policy->spin && apart && spin(wait, now + policy->spin)) {
+      hmk_count64(&wait->waits[0], 1);
+      return HMK_WAIT_DONE;
+    }
+    if (policy->yield && yield(wait, cpu, apart ? hmk_ticks() : now)) {
+      hmk_count64(&wait->waits[1], 1);
+      return HMK_WAIT_DONE;
+    }
+  }
+  hmk_count64(&wait->waits[2], 1);
+  return slumber(wait);
+}
+
+/* Wait until the count in a wait word (all but bit 0) moves on from `sequence`, or the slot dies. */
+enum hmk_wait_end hmk_wait_word(uint32_t *word, uint32_t sequence, uint64_t deadline,
+                                const struct hmk_wait_policy *policy, const uint32_t *state) {
+  long result = 0;
+  for (;;) {
+    uint32_t seen = hmk_load(word);
+    if ((seen | 1) != (sequence | 1) || HMK_PHASE(hmk_load(state)) == HMK_PHASE_DIED) return HMK_WAIT_DONE;
+    if (result == -HMK_EINTR) return HMK_WAIT_SIGNAL;
+    if (result == -HMK_ETIMEDOUT) return HMK_WAIT_DEADLINE;
+    /* Pairs with the fetch-and-add of hmk_notify(): it sees bit 0, or we see its count. */
+    if (!(seen & 1) && !hmk_swap(word, &seen, seen | 1)) continue;
+    result = hmk_sleep(word, seen | 1, deadline, policy);
+  }
+}

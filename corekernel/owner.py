@@ -1,0 +1,191 @@
+"""What the owner of a system may ask the core: status, logs, programs, observation, the end.
+
+"Owner" is the user that launched it, or root. Everything else gets an error; the requests are documented on
+their functions.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from corekernel import confine
+from corekernel.channel import Message
+from corekernel.errors import Denied
+from corekernel.sched import read_times
+
+if TYPE_CHECKING:
+    from corekernel.kernel import Client, Kernel
+    from corekernel.supervisor import Instance, ServiceProcess
+
+Request = Callable[["Client", Message, list[int]], None]
+LOG_CHUNK = 12 << 10
+SHOWN_CLIENTS = 200
+
+
+class Owner:
+    """Serves the owner's requests."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def requests(self) -> dict[str, Request]:
+        """By name."""
+        handlers: dict[str, Request] = {
+            "status": self._status,
+            "statistics": self._statistics,
+            "trace": self._trace,
+            "observe": self._observe,
+            "logs": self._logs,
+            "input": self._input,
+            "run": self._run,
+            "result": self._result,
+            "down": self._down,
+        }
+        return {name: self._guarded(handler) for name, handler in handlers.items()}
+
+    def _guarded(self, handler: Request) -> Request:
+        def guarded(client: Client, message: Message, fds: list[int]) -> None:
+            if not client.trusted:
+                raise Denied("only the owner of the system may ask for this")
+            handler(client, message, fds)
+
+        return guarded
+
+    # ---- looking
+
+    def _status(self, client: Client, message: Message, fds: list[int]) -> None:
+        """Everything at a glance: processes, services with their pools, clients, objects, weaknesses."""
+        kernel = self._kernel
+        ordinary = [c for c in kernel.clients.values() if c.service is None and c.greeted]
+        reply = {
+            "name": kernel.name,
+            "composition": kernel.composition.name,
+            "core_pid": kernel.core_pid,
+            "owner": kernel.owner,
+            "uptime_s": (time.monotonic_ns() - kernel.started_ns) / 1e9,
+            "boot_s": (kernel.ready_ns - kernel.started_ns) / 1e9,
+            "tick_khz": kernel.tick_khz,
+            "reclaims": kernel.pools.reclaims,
+            "processes": [self._process(p) for p in kernel.supervisor.processes.values()],
+            "clients": [self._client(c) for c in ordinary[:SHOWN_CLIENTS]],
+            "clients_total": len(ordinary),
+            "objects": kernel.objects.summary(),
+            "weaknesses": confine.weaknesses(),
+        }
+        kernel.answer(client, message, reply)
+
+    def _process(self, process: ServiceProcess) -> Message:
+        in_core = process.name == "core"
+        spawned = process.spawned
+        return {
+            "name": process.name,
+            "state": process.state.value,
+            "pid": self._kernel.core_pid if in_core else spawned.host_pid if spawned else 0,
+            "uid": os.getuid() if in_core or process.uid is None else process.uid,
+            "deaths": process.total_deaths,
+            "services": [self._service(m) for m in process.members],
+        }
+
+    def _service(self, instance: Instance) -> Message:
+        spec = instance.spec
+        page = instance.page
+        return {
+            "name": spec.name,
+            "number": instance.number,
+            "interface": spec.interface,
+            "class": spec.isolation.value,
+            "placement": str(spec.placement),
+            "priority": spec.priority.name.lower(),
+            "generation": instance.generation,
+            "pool": {**page.counters(), "limit": spec.pool.limit} if page else {},
+            "totals": page.totals() if page else {},
+        }
+
+    def _client(self, client: Client) -> Message:
+        return {
+            "number": client.number,
+            "name": client.name,
+            "pid": client.host_pid,
+            "uid": client.uid,
+            "unconfined": client.uid in (0, os.getuid()),
+            "bound": sum(len(o.bound) for o in client.opened.values()),
+        }
+
+    def _statistics(self, client: Client, message: Message, fds: list[int]) -> None:
+        """Per-operation counts and histograms of one service, and its carriers' totals."""
+        kernel = self._kernel
+        instance = kernel.instance_for(client, message["service"])
+        page = instance.page
+        operations = page.operations() if page else {}
+        reply = {
+            "totals": page.totals() if page else {},
+            "operations": {str(number): list(record) for number, record in operations.items()},
+            "cpu": {str(cpu): times for cpu, times in read_times().items()},
+        }
+        kernel.answer(client, message, reply)
+
+    def _trace(self, client: Client, message: Message, fds: list[int]) -> None:
+        """Events of one service's trace ring after a position, as many as fit in a message."""
+        kernel = self._kernel
+        instance = kernel.instance_for(client, message["service"])
+        events = list(instance.page.trace()) if instance.page else []
+        newer = [e for e in events if e["at"] > int(message.get("after", 0))][: int(message.get("limit", 200))]
+        kernel.answer(client, message, {"events": newer[:200]})
+
+    def _observe(self, client: Client, message: Message, fds: list[int]) -> None:
+        """Switch per-operation statistics and the trace ring on or off."""
+        kernel = self._kernel
+        kernel.observing = bool(message.get("operations", kernel.observing))
+        kernel.tracing = bool(message.get("trace", kernel.tracing))
+        for instance in kernel.supervisor.instances.values():
+            if instance.page is not None:
+                instance.page.observe(kernel.observing, kernel.tracing)
+        kernel.answer(client, message, {"ok": True})
+
+    # ---- console
+
+    def _logs(self, client: Client, message: Message, fds: list[int]) -> None:
+        """Console output after a position."""
+        position, data = self._kernel.serial.tail(int(message.get("after", 0)))
+        part = data[:LOG_CHUNK]
+        text = part.decode("utf-8", "replace")
+        self._kernel.answer(client, message, {"text": text, "position": position - len(data) + len(part)})
+
+    def _input(self, client: Client, message: Message, fds: list[int]) -> None:
+        """Type at the console."""
+        taken = self._kernel.serial.feed(str(message["text"]).encode(), bool(message.get("end", False)))
+        self._kernel.answer(client, message, {"taken": taken})
+
+    # ---- doing
+
+    def _run(self, client: Client, message: Message, fds: list[int]) -> None:
+        """Start a program on the three descriptors given; answers with its number when it runs."""
+        kernel = self._kernel
+        argv = [str(word) for word in message["argv"]]
+        env = {str(k): str(v) for k, v in message["env"].items()}
+        if not argv or len(fds) != 3:
+            raise ValueError("a program and three descriptors")
+        stdio = (os.dup(fds[0]), os.dup(fds[1]), os.dup(fds[2]))
+
+        def started(made: Client | None, error: Exception | None) -> None:
+            for fd in stdio:
+                os.close(fd)
+            if made is None:
+                kernel.answer(client, message, {"error": "failed", "text": str(error)})
+            else:
+                kernel.answer(client, message, {"number": made.number, "pid": made.host_pid})
+
+        kernel.spawn_program(argv, env, str(message["cwd"]), stdio, client.number, started)
+
+    def _result(self, client: Client, message: Message, fds: list[int]) -> None:
+        """How a program that `run` started ended; answers when it has."""
+        number = int(message["number"])
+        self._kernel.when_ended(number, lambda status: self._kernel.answer(client, message, {"status": status}))
+
+    def _down(self, client: Client, message: Message, fds: list[int]) -> None:
+        """End the system."""
+        self._kernel.answer(client, message, {"ok": True})
+        self._kernel.loop.soon(self._kernel.shut_down)

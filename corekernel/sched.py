@@ -1,0 +1,68 @@
+"""Scheduler policy: where carriers should run. Pure functions over plain figures; the mechanism obeys a shared page.
+
+The host schedules threads. What it cannot know is that a caller and a carrier alternate: two threads that meet on one
+CPU while another is idle stay there, four times slower than they could be (they never are both runnable for long).
+So the core watches how busy each CPU is and names a CPU to *promote* to; a carrier that keeps meeting its
+caller on one CPU moves itself there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+IDLE_SHARE = 0.25
+ACTIVE_PERIOD = 0.1
+IDLE_PERIOD = 1.0
+FREE, SAME_CORE, PINNED = 0, 1, 2
+NO_CPU = -1
+
+Times = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Share of the last period in which each CPU worked, 0 to 1."""
+
+    busy: tuple[float, ...]
+
+    @property
+    def active(self) -> bool:
+        """Whether anything runs that placement could help."""
+        return max(self.busy, default=0.0) > IDLE_SHARE
+
+
+def read_times(path: Path = Path("/proc/stat")) -> Times:
+    """(busy, total) host ticks of each CPU since boot."""
+    times: Times = {}
+    for line in path.read_text().splitlines():
+        name, _, rest = line.partition(" ")
+        if not name.startswith("cpu"):
+            break
+        if name != "cpu":
+            figures = [int(word) for word in rest.split()]
+            total = sum(figures[:8])
+            times[int(name[3:])] = total - figures[3] - figures[4], total
+    return times
+
+
+def load_between(before: Times, after: Times) -> Load:
+    """How busy each CPU was between two readings."""
+    shares = []
+    for cpu in sorted(after):
+        busy, total = (b - a for a, b in zip(before.get(cpu, (0, 0)), after[cpu], strict=True))
+        shares.append(busy / total if total > 0 else 0.0)
+    return Load(tuple(shares))
+
+
+def promotion_target(load: Load, reserved: Sequence[int] = ()) -> int:
+    """The CPU an unpinned carrier should move to when it shares its caller's; `NO_CPU` when none is idle."""
+    candidates = [(share, cpu) for cpu, share in enumerate(load.busy) if cpu not in reserved]
+    share, cpu = min(candidates, default=(1.0, NO_CPU))
+    return cpu if share < IDLE_SHARE else NO_CPU
+
+
+def next_period(load: Load) -> float:
+    """Seconds until the next look."""
+    return ACTIVE_PERIOD if load.active else IDLE_PERIOD

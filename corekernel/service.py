@@ -1,0 +1,77 @@
+"""What a service is given: its name, its options, its ports, its objects. A service imports this and its stubs only.
+
+A service is a class `Service` in `services/NAME/service.py`, made with one `Environment`, deriving from its
+generated server class. It may also define `client_gone(client)` and `processes_changed()`, called on
+the control thread: they must not block.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+from corekernel.condition import Condition
+from corekernel.dispatcher import Mapping as ObjectMapping
+from corekernel.errors import NoSuchService
+from corekernel.port import HandlerTable, Port
+
+
+@runtime_checkable
+class Handlers(Protocol):
+    """The part of a service the host needs: its handler table."""
+
+    def handlers(self) -> HandlerTable:
+        """Handlers by operation number."""
+        ...
+
+
+class Environment:
+    """What one service instance can reach: exactly what the composition grants."""
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, str | int | bool],
+        connect: Callable[[str], Port],
+        objects: Mapping[str, ObjectMapping],
+    ) -> None:
+        self.name = name
+        self.options = options
+        self._connect = connect
+        self._objects = objects
+        self._conditions: weakref.WeakSet[Condition] = weakref.WeakSet()
+
+    def port(self, service: str) -> Port:
+        """A way to a service that the composition lets this one call.
+
+        Raises:
+            NoSuchService: there is none of that name, or no right to call it.
+        """
+        return self._connect(service)
+
+    def object(self, name: str) -> memoryview:
+        """State of this service that the core holds, so that it outlives a restart.
+
+        Raises:
+            NoSuchService: no object of that name was granted.
+        """
+        if name not in self._objects:
+            raise NoSuchService(f"{self.name} was granted no object {name!r}")
+        return memoryview(self._objects[name].memory)
+
+    def condition(self) -> Condition:
+        """A new condition; callers that go away are dropped from it."""
+        condition = Condition()
+        self._conditions.add(condition)
+        return condition
+
+    def client_gone(self, client: int) -> None:
+        """Host only: forget a client's waiters."""
+        for condition in list(self._conditions):
+            condition.forget(client)
+
+    def log(self, text: str) -> None:
+        """One line on the system's serial console."""
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,359 @@
+"""Starting and watching services.
+
+Each process of services goes through STARTING -> UP -> (died) -> BACKOFF -> STARTING ..., or ends in FAILED when it
+dies more often than its composition allows. The supervisor never waits for a service: it sends requests over
+the control channel and goes on when the reply comes. A death ends every call in flight (the core marks the slots), and
+the next generation gets fresh frames, a fresh pool, and the same state objects.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
+from corekernel.composition import Isolation, PlacementKind, Service
+from corekernel.confine import Confinement
+from corekernel.dispatcher import Mapping, PoolPage
+from corekernel.objects import Kind, KernelObject, Rights
+from corekernel.sched import FREE, NO_CPU, PINNED, SAME_CORE
+from corekernel.zygote import Spawned
+
+if TYPE_CHECKING:
+    from corekernel.kernel import Client, Kernel
+
+Reply = Callable[[Message], None]
+HOST_ENTRY = "corekernel.host:main"
+HANG_PERIOD = 0.5
+
+
+class State(enum.Enum):
+    """Life of a process of services."""
+
+    STARTING = "starting"
+    UP = "up"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(eq=False)
+class Instance:
+    """One service of the composition, across its generations."""
+
+    spec: Service
+    number: int
+    generation: int = 0
+    page: PoolPage | None = None
+    objects: list[KernelObject] = field(default_factory=list)
+    state_objects: dict[str, KernelObject] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name in the composition."""
+        return self.spec.name
+
+
+@dataclass(eq=False)
+class ServiceProcess:
+    """A host process with one service, or several coalesced ones; `core` is the core's own."""
+
+    name: str
+    number: int
+    members: list[Instance]
+    state: State = State.STARTING
+    spawned: Spawned | None = None
+    control: Channel | None = None
+    client: Client | None = None
+    uid: int | None = None
+    started: float = 0.0
+    deaths: list[float] = field(default_factory=list)
+    total_deaths: int = 0
+    pending: dict[int, Reply] = field(default_factory=dict)
+    serial: int = 0
+
+    def request(self, message: Message, then: Reply, fds: list[int] | None = None) -> None:
+        """Send one request; `then` gets the reply, or {"error": ...} when the service dies first."""
+        if self.control is None:
+            then({"error": "died"})
+            return
+        self.serial += 1
+        self.pending[self.serial] = then
+        try:
+            self.control.send_nowait({**message, "serial": self.serial}, fds or [])
+        except ChannelError as error:
+            self.pending.pop(self.serial)(
+                {"error": "died" if isinstance(error, ChannelClosed) else f"busy: {error}"}
+            )
+
+    def tell(self, message: Message) -> None:
+        """Send what needs no reply."""
+        if self.control is not None:
+            try:
+                self.control.send_nowait(message)
+            except ChannelError:
+                return
+
+
+def backoff_seconds(process: ServiceProcess, now: float) -> float | None:
+    """How long to wait before a restart; None when it has died too often to be restarted."""
+    policy = process.members[0].spec.restart
+    recent = [at for at in process.deaths if now - at < 60.0]
+    if len(recent) > policy.max_per_minute:
+        return None
+    close = sum(1 for at in recent if now - at < 1.0)
+    return float(min(policy.backoff_ms * 2 ** max(0, close - 1), policy.backoff_max_ms)) / 1000
+
+
+class Supervisor:
+    """Starts the services of a composition in order, and again when they die."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.processes: dict[str, ServiceProcess] = {}
+        self.instances: dict[str, Instance] = {}
+
+    def plan(self, services: tuple[Service, ...]) -> None:
+        """Lay out processes and numbers; service numbers start at 1, a process has its first member's."""
+        for number, spec in enumerate(services, 1):
+            instance = Instance(spec, number)
+            self.instances[spec.name] = instance
+            process = self.processes.get(spec.process)
+            if process is None:
+                first = 0 if spec.process == "core" else number
+                process = self.processes[spec.process] = ServiceProcess(spec.process, first, [])
+            process.members.append(instance)
+
+    def process_of(self, service: str) -> ServiceProcess:
+        """The process a service lives in."""
+        return next(p for p in self.processes.values() if any(m.name == service for m in p.members))
+
+    # ---- starting
+
+    def start(self, process: ServiceProcess, then: Callable[[bool], None]) -> None:
+        """Start a process and make its services in it; `then(whether it is up)`."""
+        process.state = State.STARTING
+        process.started = time.monotonic()
+        control, theirs = Channel.pair()
+        client, outgoing = self._kernel.service_client(process)
+        process.control = control
+        kernel = self._kernel
+        kernel.loop.watch(control, lambda: self._receive(process, control))
+        if process.name == "core":
+            kernel.host_here(theirs, outgoing)
+            self._make_members(process, then)
+            return
+        spec = {**kernel.timing(), "process": process.name}
+
+        def spawned(result: Spawned | None, error: Exception | None) -> None:
+            theirs.close()
+            outgoing.close()
+            if result is None:
+                kernel.serial.line("core", f"{process.name} did not start: {error}")
+                self._lost(process, control)
+                then(False)
+                return
+            process.spawned = result
+            client.host_pid = result.host_pid
+            kernel.loop.watch(result.pidfd, lambda: self._died(process, result))
+            self._make_members(process, then)
+
+        kernel.loop.aside(lambda: self._spawn(process, spec, [theirs.fileno(), outgoing.fileno()]), spawned)
+
+    def _spawn(self, process: ServiceProcess, spec: Message, fds: list[int]) -> Spawned:
+        kernel = self._kernel
+        output = kernel.output_of(process.name)
+        try:
+            confinement = Confinement(
+                uid=process.uid,
+                memory_bytes=sum(m.spec.memory_mib for m in process.members) << 20,
+                nofile=4096,
+            )
+            return kernel.spawn_service(HOST_ENTRY, spec, fds, confinement, output)
+        finally:
+            os.close(output)
+
+    def _make_members(self, process: ServiceProcess, then: Callable[[bool], None]) -> None:
+        waiting = list(process.members)
+
+        def made(reply: Message) -> None:
+            if "error" in reply:
+                self._kernel.serial.line("core", f"{waiting[0].name}: {reply['error']}")
+                self._kill(process)
+                then(False)
+                return
+            waiting.pop(0)
+            step()
+
+        def step() -> None:
+            if waiting:
+                self._make(process, waiting[0], made)
+                return
+            process.state = State.UP
+            self._kernel.service_up(process)
+            then(True)
+
+        step()
+
+    def _make(self, process: ServiceProcess, instance: Instance, then: Reply) -> None:
+        """Give a service its pool, its stacks and its state, in a new generation."""
+        kernel, spec = self._kernel, instance.spec
+        instance.generation += 1
+        cpus, limit = kernel.cpus, self._limit(instance)
+        size = PoolPage.size(limit, cpus)
+        pool = kernel.objects.create(Kind.POOL, f"{spec.name}.pool", size, instance.number, instance.generation)
+        stack_bytes = limit * (spec.pool.stack_kib << 10)
+        stacks = kernel.objects.create(
+            Kind.STACKS, f"{spec.name}.stacks", stack_bytes, instance.number, instance.generation
+        )
+        instance.objects = [pool, stacks]
+        instance.page = PoolPage(Mapping(pool.fd, size), limit, cpus)
+        instance.page.observe(kernel.observing, kernel.tracing)
+        self._place(instance)
+        granted = [pool, stacks, *instance.state_objects.values()]
+        fds = [kernel.objects.grant(o, instance.number, Rights.WRITE) for o in granted]
+        message = {
+            "do": "service",
+            "name": spec.name,
+            "number": process.number,
+            "module": spec.module,
+            "language": spec.language.value,
+            "options": spec.options,
+            "calls": [*spec.calls],
+            "callers": [i.name for i in self.instances.values() if spec.name in i.spec.calls],
+            "objects": {key: made.size for key, made in instance.state_objects.items()},
+            "poll_cpu": self._poll_cpu(instance),
+            "pool": {
+                "initial": spec.pool.initial,
+                "high": spec.pool.high,
+                "low": spec.pool.low,
+                "reserve": spec.pool.reserve,
+                "limit": limit,
+                "stack_kib": spec.pool.stack_kib,
+            },
+        }
+        process.request(message, then, fds)
+        for fd in fds:
+            os.close(fd)
+
+    def _limit(self, instance: Instance) -> int:
+        return instance.spec.pool.limit
+
+    def _poll_cpu(self, instance: Instance) -> int:
+        """CPU of the dedicated poller of an IC1 service; -1 where it degrades to IC2."""
+        spec = instance.spec
+        if spec.isolation is not Isolation.IC1:
+            return -1
+        cpu = spec.placement.cpu if spec.placement.kind is PlacementKind.POLLER else self._kernel.cpus - 1
+        assert cpu is not None
+        if cpu >= self._kernel.cpus or self._kernel.cpus < 2:
+            self._kernel.serial.line("core", f"{spec.name}: no CPU to dedicate, IC1 runs as IC2")
+            return -1
+        return cpu
+
+    def _place(self, instance: Instance) -> None:
+        placement = instance.spec.placement
+        assert instance.page is not None
+        if placement.kind is PlacementKind.SAME_CORE:
+            instance.page.place(SAME_CORE, NO_CPU)
+        elif placement.kind is PlacementKind.CPU and placement.cpu is not None:
+            instance.page.place(PINNED, placement.cpu)
+        else:
+            instance.page.place(FREE, NO_CPU)
+
+    # ---- watching
+
+    def _receive(self, process: ServiceProcess, control: Channel) -> None:
+        try:
+            received = control.recv_nowait()
+        except ChannelClosed:
+            self._kernel.loop.forget(control)
+            return
+        if received is None:
+            return
+        message, fds = received
+        for fd in fds:
+            os.close(fd)
+        then = process.pending.pop(message.get("serial", 0), None)
+        if then is not None:
+            then(message)
+
+    def _kill(self, process: ServiceProcess) -> None:
+        if process.spawned is not None:
+            process.spawned.kill()
+
+    def _died(self, process: ServiceProcess, spawned: Spawned) -> None:
+        """The pidfd says that the process has ended."""
+        kernel = self._kernel
+        kernel.loop.forget(spawned.pidfd)
+        status = spawned.reap(block=False)
+        os.close(spawned.pidfd)
+        control = process.control
+        process.spawned = None
+        if process.state is not State.STOPPED:
+            cause = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
+            kernel.serial.line("core", f"{process.name} died ({cause}), generation {process.members[0].generation}")
+        if control is not None:
+            self._lost(process, control)
+
+    def _lost(self, process: ServiceProcess, control: Channel) -> None:
+        """Clean up after a generation and arrange the next."""
+        kernel = self._kernel
+        kernel.loop.forget(control)
+        control.close()
+        process.control = None
+        stopped = process.state is State.STOPPED
+        process.state = State.STOPPED if stopped else State.BACKOFF
+        now = time.monotonic()
+        process.deaths = [at for at in process.deaths if now - at < 60.0] + [now]
+        process.total_deaths += 1
+        kernel.service_died(process)
+        pending, process.pending = process.pending, {}
+        for then in pending.values():
+            then({"error": "died"})
+        for instance in process.members:
+            for made in instance.objects:
+                kernel.objects.release(made)
+            instance.objects = []
+        if not stopped:
+            self._restart_later(process, now)
+
+    def _restart_later(self, process: ServiceProcess, now: float) -> None:
+        delay = backoff_seconds(process, now)
+        if delay is None:
+            process.state = State.FAILED
+            self._kernel.serial.line("core", f"{process.name} died too often and stays down")
+            self._kernel.service_failed(process)
+            return
+        self._kernel.loop.later(delay, lambda: self._again(process))
+
+    def _again(self, process: ServiceProcess) -> None:
+        if process.state is State.BACKOFF and not self._kernel.stopping:
+            self.start(process, lambda up: None)
+
+    def watch_hangs(self) -> None:
+        """Kill a service with a handler that runs longer than its limit; look again later."""
+        for process in self.processes.values():
+            if process.spawned is not None and process.state is State.UP:
+                for instance in process.members:
+                    self._check_hang(process, instance)
+
+    def _check_hang(self, process: ServiceProcess, instance: Instance) -> None:
+        limit, page = instance.spec.handler_limit_ms, instance.page
+        if not limit or page is None:
+            return
+        longest = self._kernel.policy.seconds(page.longest_running())
+        if longest * 1000 > limit:
+            self._kernel.serial.line("core", f"{instance.name}: a handler ran for {longest:.1f} s, restarting it")
+            self._kill(process)
+
+    # ---- stopping
+
+    def stop(self, process: ServiceProcess) -> None:
+        """Ask a process to end; the caller kills what stays."""
+        process.state = State.STOPPED
+        process.tell({"do": "stop"})

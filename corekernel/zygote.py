@@ -1,0 +1,631 @@
+"""Starts every process of the system from clean, preloaded, single-threaded Pythons.
+
+The core has threads and objects that no child may inherit, so it forks once, before it has any. That child,
+the *active* zygote, forks others on demand; each is again a zygote, serves one channel to the core, and can
+
+* `twin`: fork another zygote, on a channel end that comes with the request;
+* `become`: turn into a service or a program. It forks nothing then, so that a start costs only the
+  confinement.
+
+The core keeps one *spare* zygote ready, uses it up for the next start and orders another, which is forked
+while the core goes on. A dormant *reserve* replaces the active zygote if that dies (`Zygote.restart`), and
+the active one makes the next reserve: services outlive any zygote, and one zygote at least outlives any
+death.
+
+Parenthood: to make a twin, a zygote forks a middle process that forks the twin and exits; so the twin is
+adopted by the core (init of the pid namespace, or child subreaper). The zygote holds a gate pipe open until
+it has reaped the middle process: the twin goes on only when the core is its parent, arms its death signal
+for the core, and introduces itself with a pidfd that it opened of itself. If the zygote is killed in
+between, the twin dies with the middle process: no process lives that the core does not know.
+
+Answer to `become`: end of file when it runs (a service closed the channel, exec did), or one message that
+says what failed; then that process exits. The request comes after the pidfd, so the core can place a process
+(in a control group) before it does anything.
+
+As root all zygotes live in an empty network namespace and, if asked, behind a private view of the host: both
+are made once, because they cost more than a fork. All processes share the address-space layout of the first
+zygote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import gc
+import importlib
+import io
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from corekernel import confine, namespaces
+from corekernel.channel import (
+    MAX_DESCRIPTORS,
+    Channel,
+    ChannelClosed,
+    ChannelError,
+    Message,
+    close_all,
+    encode,
+)
+from corekernel.confine import Confinement
+from corekernel.errors import HmkError
+
+FIRST_FD = 3
+MAX_GIVEN = MAX_DESCRIPTORS - 3
+START_SECONDS = 10.0
+PRELOAD_SECONDS = 60.0
+
+_NUMBERS_END = 512  # a program may be given descriptors below this number
+_EXIT_FAILED = 127
+_ATTEMPTS = 3  # spares in a row that may turn out dead
+
+Entry = Callable[[dict[str, Any], list[int]], int | None]
+
+
+class ZygoteDied(HmkError):
+    """The zygote is gone; `Zygote.restart` makes another."""
+
+
+class SpawnError(HmkError, OSError):
+    """The process could not be started: `errno`, `strerror`, and `filename` where a path is to blame."""
+
+    def __init__(self, number: int, text: str, path: str | None = None) -> None:
+        OSError.__init__(self, number, text, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process of the system, child of the core. The holder closes `pidfd`.
+
+    Attributes:
+        pid: its pid in the core's namespace.
+        pidfd: readable when it has ended.
+        host_pid: its pid in the host's /proc.
+    """
+
+    pid: int
+    pidfd: int
+    host_pid: int
+
+    def reap(self, block: bool = True) -> int | None:
+        """Collect its end: exit status, or minus the signal; None while it runs or if collected already."""
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | (0 if block else os.WNOHANG))
+        except ChildProcessError:
+            return None
+        if result is None:
+            return None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it still lives."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+# --- the new process ----------------------------------------------------------------------------------------
+
+
+def _close_others(keep: Iterable[int]) -> None:
+    low = 0
+    for fd in sorted(set(keep)):
+        if low < fd:  # closerange(0, 0) closes everything
+            os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 0x7FFFFFFF)
+
+
+def _install(placed: Mapping[int, int], status: int, inheritable: bool) -> None:
+    """Give each descriptor its number (`placed`: number -> present descriptor) and close all but `status`.
+
+    Numbers 0 to 2 are always inheritable; the others as told. `status` is above every number.
+    """
+    parked = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, status) for number, fd in placed.items()}
+    for number, fd in parked.items():
+        os.dup2(fd, number, inheritable=inheritable or number < FIRST_FD)
+    _close_others((*placed, status))
+
+
+def _report(status: Channel, error: BaseException) -> None:
+    """Say on the status channel why this process does not start; the core may have lost interest."""
+    message: Message = {"errno": errno.EIO, "error": f"{type(error).__name__}: {error}", "path": None}
+    if isinstance(error, OSError) and error.errno:
+        path = error.filename if isinstance(error.filename, str) else None
+        message = {"errno": error.errno, "error": error.strerror or str(error), "path": path}
+    elif isinstance(error, ImportError):
+        message["errno"] = errno.ENOENT
+    try:
+        status.send(message)
+    except ChannelError:
+        return
+
+
+def _introduce(status: Channel) -> None:
+    """Tell the core who this is, with a pidfd that cannot name anybody else."""
+    pidfd = os.pidfd_open(os.getpid())
+    status.send({"pid": os.getpid(), "host": namespaces.host_pid()}, [pidfd])
+    os.close(pidfd)
+
+
+def _find_entry(name: str) -> Entry:
+    module, _, function = name.partition(":")
+    entry: Entry = getattr(importlib.import_module(module), function)
+    return entry
+
+
+def _run_entry(entry: Entry, spec: dict[str, Any], fds: list[int]) -> int:
+    """Call a service's entry; return the exit status. What it raises is printed: it is the service's bug."""
+    try:
+        result = entry(spec, fds)
+        status = result if isinstance(result, int) else 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    return status & 0xFF
+
+
+def _run_service(request: Message, wanted: Confinement, status: Channel) -> int:
+    os.setsid()  # a terminal's signals are for the core, which then stops services in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    entry = _find_entry(request["entry"])
+    confine.apply(wanted)
+    status.close()
+    return _run_entry(entry, request["spec"], request["numbers"])
+
+
+def _run_program(request: Message, wanted: Confinement) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    confine.apply(wanted)
+    argv = request["argv"]
+    os.chdir(request["cwd"])
+    try:
+        os.execvpe(argv[0], argv, request["env"])
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, argv[0]) from error
+
+
+def _join_network(host_network: int | None, wanted: Confinement) -> Confinement:
+    """Leave the zygote's empty network namespace if the network is to be kept."""
+    if host_network is None:
+        return wanted
+    if wanted.network:
+        namespaces.setns(host_network, namespaces.CLONE_NEWNET)
+    return dataclasses.replace(wanted, network=True)
+
+
+def _become(request: Message, fds: list[int], zygote: _Zygote) -> NoReturn:
+    """Turn this zygote into what `request` asks for; never returns."""
+    numbers: list[int] = request["numbers"]
+    above = max(numbers, default=FIRST_FD - 1) + 1
+    status = Channel(fcntl.fcntl(zygote.channel.fileno(), fcntl.F_DUPFD_CLOEXEC, above))
+    code = _EXIT_FAILED
+    try:
+        wanted = _join_network(zygote.network, Confinement(**request["confinement"]))
+        placed = dict(zip((0, 1, 2, *numbers), fds, strict=True))
+        _install(placed, status.fileno(), inheritable="argv" in request)
+        if "argv" in request:
+            _run_program(request, wanted)
+        code = _run_service(request, wanted, status)
+    except BaseException as error:
+        _report(status, error)
+    finally:
+        os._exit(code)
+
+
+# --- the zygote ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Zygote:
+    """What a zygote holds: its channel, the core's pid and, as root, the host's network namespace."""
+
+    channel: Channel
+    core: int
+    network: int | None
+
+
+def _twin(fd: int, zygote: _Zygote) -> None:
+    """Fork a zygote that serves `fd`, and see it adopted by the core."""
+    gate, hold = os.pipe()
+    try:
+        middle = os.fork()
+        if middle == 0:
+            _in_middle(gate, hold, fd, zygote)
+        os.waitpid(middle, 0)
+    finally:
+        close_all((gate, hold))
+
+
+def _in_middle(gate: int, hold: int, fd: int, zygote: _Zygote) -> NoReturn:
+    code = _EXIT_FAILED
+    try:
+        if os.fork() == 0:
+            os.close(hold)
+            os.read(gate, 1)  # end of file once the middle process is reaped, hence its orphan adopted
+            namespaces.die_with_parent(zygote.core)
+            zygote.channel = Channel(fd)
+            _close_others((0, 1, 2, fd, *([] if zygote.network is None else [zygote.network])))
+            _introduce(zygote.channel)
+            confine.rehearse()
+            _loop(zygote)
+        code = 0
+    except ChannelError:
+        code = _EXIT_FAILED  # the core has lost interest
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _loop(zygote: _Zygote) -> None:
+    """Serve requests until the core closes the channel."""
+    while True:
+        try:
+            request, fds = zygote.channel.recv()
+        except ChannelClosed:
+            return
+        except ChannelError as error:  # out of descriptors, say
+            _report(zygote.channel, error)
+            continue
+        if "twin" not in request:
+            _become(request, fds, zygote)
+        try:
+            _twin(fds[0], zygote)
+        except OSError:
+            traceback.print_exc()  # the core sees the end of file on the twin's channel
+        close_all(fds)
+
+
+def _own_streams() -> None:
+    # The core's stream objects may be anything by now (a test's capture); what counts is descriptors 1 and 2.
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False))
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True)
+        for fd in (1, 2)
+    )
+
+
+def _plain_signals() -> None:
+    """Forget the core's handlers; ignore Ctrl-C, which is for the core, and SIGPIPE, as Python does."""
+    for number in sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _isolate(view: Iterable[Path]) -> int | None:
+    """Enter an empty network namespace and the private view; return the host's network namespace."""
+    if not namespaces.has_capability(namespaces.CAP_SYS_ADMIN):
+        return None
+    network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    namespaces.unshare(namespaces.CLONE_NEWNET)
+    paths = list(view)
+    if paths:
+        namespaces.private_mounts()
+        namespaces.private_view(paths)
+    return network
+
+
+def _be_first(channel: Channel, core: int, modules: Iterable[str], view: Iterable[Path]) -> NoReturn:
+    """Life of the first zygote, forked by the core itself."""
+    code = _EXIT_FAILED
+    try:
+        namespaces.die_with_parent(core)
+        _plain_signals()
+        _close_others((0, 1, 2, channel.fileno()))
+        _own_streams()
+        confine.preload(modules)
+        zygote = _Zygote(channel, core, _isolate(view))
+        os.chdir("/")
+        gc.collect()
+        gc.freeze()  # a collection in a child would copy every page it marks
+        _introduce(channel)
+        _loop(zygote)
+        code = 0
+    except BaseException as error:
+        _report(channel, error)
+    finally:
+        os._exit(code)
+
+
+# --- the core's side ----------------------------------------------------------------------------------------
+
+
+def _born(channel: Channel, seconds: float) -> Spawned:
+    """Receive a zygote's introduction, or raise what prevented it."""
+    try:
+        message, fds = channel.recv(seconds)
+    except TimeoutError as error:
+        raise SpawnError(errno.ETIMEDOUT, "no zygote was born in time") from error
+    except ChannelClosed as error:
+        raise ZygoteDied("the zygote died") from error
+    if "error" in message:
+        raise _failure(message)
+    return Spawned(message["pid"], fds[0], message["host"])
+
+
+def _failure(message: Message) -> SpawnError:
+    return SpawnError(message["errno"], message["error"], message["path"])
+
+
+@dataclass(slots=True)
+class _Seat:
+    """One zygote as the core holds it."""
+
+    channel: Channel
+    process: Spawned
+
+    def alive(self) -> bool:
+        return not namespaces.readable(self.process.pidfd)
+
+    def vacate(self) -> None:
+        """Let the zygote exit, and collect it."""
+        self.channel.close()
+        self.process.reap()
+        os.close(self.process.pidfd)
+
+    def order_twin(self) -> Channel:
+        """Have a twin forked; it will introduce itself on the channel returned."""
+        ours, theirs = Channel.pair()
+        with theirs:
+            try:
+                self.channel.send({"twin": True}, [theirs.fileno()])
+            except ChannelClosed as error:
+                ours.close()
+                raise ZygoteDied("the zygote died") from error
+        return ours
+
+    def become(self, request: Message, fds: Sequence[int]) -> None:
+        """Have the zygote turn into what is asked; returns when it runs, or has died."""
+        try:
+            self.channel.send(request, fds)
+            message, _ = self.channel.recv(START_SECONDS)
+        except ChannelClosed:
+            return
+        except TimeoutError as error:
+            raise SpawnError(errno.ETIMEDOUT, "the process did not start in time") from error
+        raise _failure(message)
+
+
+def _await(channel: Channel) -> _Seat:
+    """The zygote that was ordered on `channel`, once born."""
+    try:
+        seat = _Seat(channel, _born(channel, START_SECONDS))
+    except BaseException:
+        channel.close()
+        raise
+    if seat.alive():
+        return seat
+    seat.vacate()
+    raise ZygoteDied("the zygote died")
+
+
+def _first(modules: Iterable[str], view: Iterable[Path]) -> _Seat:
+    """Fork the first zygote."""
+    ours, theirs = Channel.pair()
+    core = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _be_first(theirs, core, modules, view)
+    theirs.close()
+    try:
+        return _Seat(ours, _born(ours, PRELOAD_SECONDS))
+    except BaseException:
+        ours.close()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _single_threaded() -> bool:
+    return threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1
+
+
+class Zygote:
+    """The core's handle on its zygotes. `spawn` and `spawn_exec` may be called from any thread."""
+
+    def __init__(self, active: _Seat, reserve: _Seat) -> None:
+        """Use `Zygote.start`."""
+        self._lock = threading.Lock()  # guards the zygotes; of the spare one, the channel it is to use
+        self._active = active
+        self._reserve = reserve
+        self._ordered: Channel | None = active.order_twin()
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    @classmethod
+    def start(cls, preload_modules: Iterable[str] = (), view: Iterable[Path] = ()) -> Zygote:
+        """Fork the zygotes; the caller becomes the parent of every process they start.
+
+        Call it before the core makes its first thread or object, from the thread that will live longest.
+
+        Args:
+            preload_modules: everything a service will ever import.
+            view: directories to keep reachable for other user ids (`namespaces.private_view`); none: no view.
+
+        Raises:
+            RuntimeError: this process already has several threads.
+            SpawnError: a module cannot be imported, or the host refused a step.
+        """
+        if not _single_threaded():
+            raise RuntimeError("the zygote must be forked before the first thread")
+        namespaces.adopt_orphans()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or every child would print what is pending once more
+        active = _first(preload_modules, view)
+        try:
+            return cls(active, _await(active.order_twin()))
+        except BaseException:
+            active.vacate()
+            raise
+
+    @property
+    def pidfds(self) -> tuple[int, int]:
+        """Pidfds of the active and the reserve zygote, for the core's selector.
+
+        When one is readable `restart` is due, after which they are others.
+        """
+        return self._active.process.pidfd, self._reserve.process.pidfd
+
+    @property
+    def pids(self) -> tuple[int, int]:
+        """Pids of the active and the reserve zygote."""
+        return self._active.process.pid, self._reserve.process.pid
+
+    def restart(self) -> None:
+        """Replace the active or the reserve zygote, whichever died; does nothing while both live.
+
+        Raises:
+            ZygoteDied: both are dead: this core can start nothing more.
+        """
+        with self._lock:
+            if not self._active.alive():
+                if not self._reserve.alive():
+                    raise ZygoteDied("no zygote is left")
+                self._active, self._reserve = self._reserve, self._active
+            if not self._reserve.alive():
+                reserve = _await(self._active.order_twin())
+                self._reserve.vacate()
+                self._reserve = reserve
+        self._order()
+
+    def _take_ordered(self) -> _Seat:
+        """The spare zygote, once born; afterwards there is none. With the lock held."""
+        channel, self._ordered = self._ordered, None
+        if channel is None:
+            raise ZygoteDied("there is no spare zygote")
+        return _await(channel)
+
+    def _take(self) -> _Seat:
+        """A zygote to use up."""
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                try:
+                    return self._take_ordered()
+                except ZygoteDied:
+                    self._ordered = self._active.order_twin()
+            return self._take_ordered()
+
+    def _order(self) -> None:
+        """Have a spare zygote made, unless there is one; a dead active zygote is the next caller's to see."""
+        with self._lock, contextlib.suppress(ZygoteDied):
+            if self._ordered is None:
+                self._ordered = self._active.order_twin()
+
+    def spawn(
+        self,
+        entry: str,
+        spec: dict[str, Any],
+        fds: Sequence[int] = (),
+        confinement: Confinement | None = None,
+        stdio: tuple[int, int, int] | None = None,
+        prepare: Callable[[Spawned], None] | None = None,
+    ) -> Spawned:
+        """Start a service process that calls `entry(spec, fds)` and exits with its integer result, else 0.
+
+        Args:
+            entry: "module:function"; the module should be preloaded.
+            spec: JSON object handed to the entry.
+            fds: at most 13 descriptors; the entry gets the numbers they have there (3 onwards), in order.
+                Nothing else is open in the process but 0, 1 and 2.
+            confinement: None means `Confinement()`.
+            stdio: descriptors for 0, 1 and 2; None means /dev/null, and the core's own 1 and 2.
+            prepare: called with the process before it does anything (place it in a control group here).
+
+        Returns:
+            The process, confined and running.
+
+        Raises:
+            SpawnError: it could not be started; nothing is left of it.
+            ZygoteDied: call `restart` and try again.
+        """
+        request = {"entry": entry, "spec": spec, "numbers": list(range(FIRST_FD, FIRST_FD + len(fds)))}
+        return self._spawn(request, fds, confinement or Confinement(), stdio, prepare)
+
+    def spawn_exec(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str = "/",
+        fds: Mapping[int, int] | None = None,
+        confinement: Confinement | None = None,
+        stdio: tuple[int, int, int] | None = None,
+        prepare: Callable[[Spawned], None] | None = None,
+    ) -> Spawned:
+        """Start a program; returns when its exec succeeded. It stays in the core's process group.
+
+        Args:
+            argv: program and arguments; a name without a slash is looked up in `env`'s PATH.
+            env: its whole environment; with `argv` at most 64 KiB.
+            cwd: directory to start in, entered under the program's user id.
+            fds: number in the program (3 to 511) -> descriptor here, at most 13.
+            confinement: None means `Confinement.client(None)`.
+            stdio: as in `spawn`.
+            prepare: as in `spawn`.
+
+        Raises:
+            SpawnError: as in `spawn`; `errno` and `filename` say what exec or chdir refused.
+            ZygoteDied: call `restart` and try again.
+        """
+        given = dict(fds or {})
+        if not all(FIRST_FD <= number < _NUMBERS_END for number in given):
+            raise ValueError(f"descriptor numbers must be in [{FIRST_FD}, {_NUMBERS_END})")
+        if not argv:
+            raise ValueError("empty argv")
+        request = {"argv": list(argv), "env": dict(env), "cwd": cwd, "numbers": list(given)}
+        wanted = confinement or Confinement.client(None)
+        return self._spawn(request, list(given.values()), wanted, stdio, prepare)
+
+    def _spawn(
+        self,
+        request: Message,
+        fds: Sequence[int],
+        confinement: Confinement,
+        stdio: tuple[int, int, int] | None,
+        prepare: Callable[[Spawned], None] | None,
+    ) -> Spawned:
+        if len(fds) > MAX_GIVEN:
+            raise ValueError(f"{len(fds)} descriptors exceed {MAX_GIVEN}")
+        request["confinement"] = dataclasses.asdict(confinement)
+        encode(request)  # refuse what cannot be sent before a zygote is used up
+        seat = self._take()
+        with seat.channel:
+            try:
+                if prepare is not None:
+                    prepare(seat.process)
+                seat.become(request, [*(stdio or (self._null, 1, 2)), *fds])
+            except BaseException:
+                seat.process.kill()
+                seat.vacate()
+                raise
+            finally:
+                self._order()  # not earlier: its fork would compete with this start
+        return seat.process
+
+    def close(self) -> None:
+        """Let the zygotes exit; the processes they started live on."""
+        with self._lock:
+            with contextlib.suppress(HmkError):
+                self._take_ordered().vacate()
+            self._reserve.vacate()
+            self._active.vacate()
+            os.close(self._null)
