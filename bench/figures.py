@@ -68,9 +68,7 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
                 *_faster(rows, "cross-core", ("iceoryx2",), _CHECKED_SIZES, 1.0),
             ],
         ),
-        _figure(
-            "8 clients, chain of 2", ">= 1.2 x calls/s of hmk:blocking, fairness >= 0.5", _chain_of_two(rows)
-        ),
+        _figure("8 clients, chain of 2", ">= 1.2 x calls/s of hmk:blocking, fairness >= 0.5", _chain_of_two(rows)),
         _figure("4 unpinned Python carriers", "fairness >= 0.5, p99 <= 100 µs", _carriers(rows)),
         _figure("unpinned service, ten runs", "largest p50 <= 2 x smallest", _ten_runs(rows)),
         _figure("1,000 threads, three services", "<= 40 KiB/stack (C), <= 60 (Python)", _threads(rows)),
@@ -146,9 +144,7 @@ def _c_same(rows: Sequence[Row]) -> list[Check]:
     ours, futex = (median_p50(rows, case="null", system=name, **where) for name in ("hmk", "raw-futex"))
     checks = [_most("over raw futex", _over(ours, futex), 0.8, "x")]
     for note in HOG_NOTES:
-        ours, futex = (
-            median_p50(rows, case="hog", system=name, note=note, **where) for name in ("hmk", "raw-futex")
-        )
+        ours, futex = (median_p50(rows, case="hog", system=name, note=note, **where) for name in ("hmk", "raw-futex"))
         p99 = _one(rows, "p99_ns", case="hog", system="hmk", note=note, **where)
         session = note.removeprefix("CPU ")
         checks += [
@@ -194,9 +190,7 @@ def _faster(
     if absent:
         if not ratios:
             return [(f"{placement}: not measured", None)]
-        missing = ", ".join(
-            peer if len(at) == len(sizes) else f"{peer} {'/'.join(at)}" for peer, at in absent.items()
-        )
+        missing = ", ".join(peer if len(at) == len(sizes) else f"{peer} {'/'.join(at)}" for peer, at in absent.items())
         checks.append((f"{placement}: without {missing}", None))
     return checks
 

@@ -128,9 +128,7 @@ class Hog:
 
     def __enter__(self) -> Hog:
         arguments = [sys.executable, "-I", "-S", "-c", _HOG, str(os.getpid()), str(self.cpu)]
-        self._process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, start_new_session=not self.same_session
-        )
+        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, start_new_session=not self.same_session)
         assert self._process.stdout is not None
         ready = select.select([self._process.stdout], [], [], _HOG_START_S)[0]
         if not ready or self._process.stdout.read(1) != b"!":

@@ -74,9 +74,7 @@ RAW_SPIN = Peer("raw-spin", ("bench._raw",), _open_spin, side="c")
 RAW_FUTEX = Peer("raw-futex", ("bench._raw",), _open_futex, side="c")
 
 
-def rows(
-    budget_s: float, placements: Sequence[str] = PLACEMENTS, sizes: Sequence[int] = peers.SIZES
-) -> Iterator[Row]:
+def rows(budget_s: float, placements: Sequence[str] = PLACEMENTS, sizes: Sequence[int] = peers.SIZES) -> Iterator[Row]:
     """Measure the limits at every size, then the futex beside a hog.
 
     Args:

@@ -52,9 +52,7 @@ def table(rows: Sequence[Row]) -> str:
                 blocks.append(_latency_block(latency, f"null call and echo, {side}, {name}: p50 / p99 µs"))
     others = [row for row in rows if row.case not in LATENCY_CASES]
     for bench, case in dict.fromkeys((row.bench, row.case) for row in others):
-        blocks.append(
-            _case_block([row for row in others if (row.bench, row.case) == (bench, case)], f"{bench} {case}")
-        )
+        blocks.append(_case_block([row for row in others if (row.bench, row.case) == (bench, case)], f"{bench} {case}"))
     return "\n\n".join(blocks)
 
 
@@ -122,10 +120,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = [name in ("system", "side", "placement", "note") for name in lines[0]]
     return [
-        "  "
-        + "  ".join(
-            c.ljust(w) if ll else c.rjust(w) for c, w, ll in zip(line, widths, left, strict=True)
-        ).rstrip()
+        "  " + "  ".join(c.ljust(w) if ll else c.rjust(w) for c, w, ll in zip(line, widths, left, strict=True)).rstrip()
         for line in lines
     ]
 
@@ -183,9 +178,7 @@ def _picture(pyplot: Any, rows: Sequence[Row], side: str, stem: Path) -> list[Pa
         legend = [handles[system] for system in order]
         picture.legend(legend, order, loc="outside right center", frameon=False)
         language = {"c": "C", "python": "Python"}[side]
-        picture.suptitle(
-            f"A call and its reply between two {language} processes (lower is better)", x=0.02, ha="left"
-        )
+        picture.suptitle(f"A call and its reply between two {language} processes (lower is better)", x=0.02, ha="left")
         paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
         for path in paths:
             picture.savefig(path, dpi=150)

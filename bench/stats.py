@@ -203,11 +203,7 @@ def _value(name: str, value: object) -> str | int | float:
         if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
             raise RowError(f"{name} is not a short printable text")
         return value
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or (kind == "int" and value != value // 1)
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or (kind == "int" and value != value // 1):
         raise RowError(f"{name} is not {'a whole' if kind == 'int' else 'a'} number")
     if not 0 <= value <= MAX_NUMBER:
         raise RowError(f"{name} is out of range")

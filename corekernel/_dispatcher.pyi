@@ -1,12 +1,4 @@
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-F = TypeVar("F", bound=Callable[..., object])
-
-class _FFI:
-    NULL: Any
-    def def_extern(self, name: str, error: int = ..., onerror: Callable[..., object] = ...) -> Callable[[F], F]: ...
-    def __getattr__(self, name: str) -> Any: ...
-
-ffi: _FFI
+ffi: Any
 lib: Any

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,9 @@ from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, Payload, Registers, Re
 REOPEN_SECONDS = 10.0
 SMALLEST_BUFFER = 64 << 10
 SLOTS_PER_REQUEST = 256
+NORMAL = 1
 
+_issue = dispatcher._issue
 _INTERRUPTED = int(Status.INTERRUPTED)
 _FIRST_SAID = int(Status.BAD_OPERATION)  # from here on a failure's reply carries a text
 
@@ -127,7 +128,11 @@ class Attachment:
     """One process's connection to a running system."""
 
     def __init__(
-        self, channel: Channel, welcome: Welcome, name: str = "", reconnect: Callable[[], Channel] | None = None
+        self,
+        channel: Channel,
+        welcome: Welcome,
+        name: str = "",
+        reconnect: Callable[[], Channel] | None = None,
     ) -> None:
         self.channel = channel
         self.welcome = welcome
@@ -138,9 +143,7 @@ class Attachment:
         self._start_afresh()
 
     @classmethod
-    def greet(
-        cls, channel: Channel, name: str = "", reconnect: Callable[[], Channel] | None = None
-    ) -> Attachment:
+    def greet(cls, channel: Channel, name: str = "", reconnect: Callable[[], Channel] | None = None) -> Attachment:
         """Introduce this process over a connected channel.
 
         Args:
@@ -330,14 +333,17 @@ class RemotePort:
 
     _prepare: Callable[[Link], None] | None = None
 
-    def __init__(self, attachment: Attachment, service: str, timeout: float | None = None) -> None:
+    def __init__(
+        self, attachment: Attachment, service: str, timeout: float | None = None, priority: int = NORMAL
+    ) -> None:
         if service not in attachment.welcome.services:
             known = ", ".join(attachment.welcome.services)
             raise NoSuchService(f"no service {service!r} that this process may call; there are {known}")
         self.service = service
         self.timeout = timeout
         self._attachment = attachment
-        self._special = timeout is not None
+        self.priority = priority
+        self._special = timeout is not None or priority != NORMAL
         attachment.add_port(self)
         self.forget()
 
@@ -359,16 +365,16 @@ class RemotePort:
             link: Link = self._local.link
         except AttributeError:
             link = self._first_link()
-        if self._special or link.timed:
+        if self._special or link.special:
             link = self._arrange(link)
         try:
-            status = link.call(operation, registers, payload, returns)
+            reply = _issue(link.address, operation, registers, payload, returns)
         except BaseException:  # a signal handler raised: the call is given up
             link.cancel()
             raise
-        if status == 0:
-            return link.reply(returns) if returns or capacity else dispatcher.EMPTY
-        return self._settle(status, link, operation, registers, payload, returns, idempotent)
+        if isinstance(reply, int):
+            return self._settle(reply, link, operation, registers, payload, returns, idempotent)
+        return reply
 
     # ---- everything but the straight path
 
@@ -385,16 +391,17 @@ class RemotePort:
             return link
 
     def _arrange(self, link: Link) -> Link:
-        """Before a call of a port with a deadline, or on a link that had one: a ready link with this port's deadline."""
+        """For a port with a deadline or class of its own, or a link last used by one: a ready link, set up for it."""
         if not link.ready():
             link = self._first_link()
         timeout = self.timeout
-        link.set_deadline(0 if timeout is None else dispatcher.now() + self._attachment.policy.ticks(timeout))
+        deadline = 0 if timeout is None else dispatcher.now() + self._attachment.policy.ticks(timeout)
+        link.set_up(deadline, self.priority, self._special)
         return link
 
     def _settle(
         self,
-        status: int,
+        reply: Reply | int,
         link: Link,
         operation: int,
         registers: Registers,
@@ -403,18 +410,18 @@ class RemotePort:
         idempotent: bool,
     ) -> Reply:
         try:
-            while status != 0:
-                if status == _INTERRUPTED:  # a Python signal handler has just run, and did not raise
-                    status = link.resume()
+            while isinstance(reply, int):
+                if reply == _INTERRUPTED:  # a Python signal handler has just run, and did not raise
+                    reply = link.resume(payload)
                     continue
-                link = self._mend(status, link, len(payload), idempotent)
-                if self._special or link.timed:
+                link = self._mend(reply, link, len(payload), idempotent)
+                if self._special or link.special:
                     link = self._arrange(link)
-                status = link.call(operation, registers, payload, returns)
+                reply = link.call(operation, registers, payload, returns)
         except BaseException:
             link.cancel()
             raise
-        return link.reply(returns)
+        return reply
 
     def _mend(self, status: int, link: Link, request: int, idempotent: bool) -> Link:
         """Remove what stopped a call from being issued or answered: the link to issue it on again, or raise."""

@@ -121,7 +121,9 @@ def launch(
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        if not detached:
+        if detached:
+            _leave_terminal()
+        else:
             namespaces.die_with_parent(launcher)
         _keep(lambda: _core(name, composition, variant, list(view), owner, sock, writing))
     os.close(writing)
@@ -132,6 +134,14 @@ def launch(
         running.kill()
         raise BootError(failure)
     return running
+
+
+def _leave_terminal() -> None:
+    """Let go of the launcher's standard streams: whoever reads our output would wait for the system's end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    os.close(null)
 
 
 def _keep(core: Callable[[], None]) -> NoReturn:
@@ -177,7 +187,7 @@ def _core(
         zygote = Zygote.start(preload_modules(composition), needed if os.geteuid() == 0 else ())
         sys.setswitchinterval(SWITCH_SECONDS)
         kernel = Kernel(name, composition, owner, zygote, variant)
-        kernel.listen(sock)
+        kernel.clients.listen(sock)
 
         def booted(failure: str) -> None:
             console = kernel.serial.tail()[1].decode("utf-8", "replace") if failure else ""

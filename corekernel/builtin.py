@@ -1,7 +1,6 @@
-"""The core's own operations, served like any service's: timers, serial console, token writes, and what only the
-process and memory managers may ask for.
+"""The core's own operations, served like any service's.
 
-Handlers run on carriers; what touches the core's state is handed to its loop thread.
+Timers, the serial console, token writes, and what only the process and memory managers may ask for. Handlers run on carriers; what touches the core's state is handed to its loop thread.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from corekernel.zygote import SpawnError
 from services.stubs.core import CoreServer, UsageResult
 
 if TYPE_CHECKING:
-    from corekernel.kernel import Client, Kernel
+    from corekernel.clients import Client
+    from corekernel.kernel import Kernel
 
 MAX_SERIAL_READ = 3500
 WORD = 8
@@ -129,7 +129,7 @@ class CoreService(CoreServer):
         kernel = self._kernel
 
         def begin() -> None:
-            kernel.spawn_program(
+            kernel.programs.start(
                 argv, env, cwd, None, parent, lambda client, error: future.set_result((client, error))
             )
 
@@ -141,7 +141,7 @@ class CoreService(CoreServer):
         self._only(caller, "procmgr")
         if number > 64:
             raise ServiceError(errno.EINVAL, f"no signal {number}")
-        if not self._kernel.loop.ask(lambda: self._kernel.signal_client(process, number)):
+        if not self._kernel.loop.ask(lambda: self._kernel.programs.signal(process, number)):
             raise ServiceError(errno.ESRCH, f"no process {process}")
 
     def set_rlimit(self, caller: Caller, process: int, kind: int, soft: int, hard: int) -> None:
@@ -149,7 +149,7 @@ class CoreService(CoreServer):
         self._only(caller, "procmgr")
         if kind not in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC) or soft > hard:
             raise ServiceError(errno.EINVAL, f"no limit {kind} of {soft} up to {hard}")
-        client = self._kernel.clients.get(process)
+        client = self._kernel.clients.by_number.get(process)
         if client is None or client.spawned is None:
             raise ServiceError(errno.ESRCH, f"{process} is not a process that the core started")
         values = [resource.RLIM_INFINITY if v >> 63 else v for v in (soft, hard)]
@@ -165,7 +165,7 @@ class CoreService(CoreServer):
     def usage(self, caller: Caller, client: int) -> UsageResult:
         """See the interface."""
         self._only(caller, "memmgr")
-        used = self._kernel.loop.ask(lambda: self._kernel.usage(client))
+        used = self._kernel.loop.ask(lambda: self._kernel.clients.usage(client))
         if used is None:
             raise ServiceError(errno.ESRCH, f"no client {client}")
         return UsageResult(*used)
@@ -175,7 +175,7 @@ class CoreService(CoreServer):
         self._only(caller, "memmgr")
         if kind != 1:
             raise ServiceError(errno.EINVAL, f"no limit of kind {kind}")
-        found = self._kernel.clients.get(client)
+        found = self._kernel.clients.by_number.get(client)
         if found is None:
             raise ServiceError(errno.ESRCH, f"no client {client}")
         found.buffer_limit = value

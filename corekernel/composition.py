@@ -218,9 +218,7 @@ class Composition:
         return {service.name: service for service in self.services}[name]
 
 
-def load(
-    path_or_name: str | Path, search: Path = COMPOSITIONS, interfaces: Path | None = INTERFACES
-) -> Composition:
+def load(path_or_name: str | Path, search: Path = COMPOSITIONS, interfaces: Path | None = INTERFACES) -> Composition:
     """Read and check a composition.
 
     Args:
@@ -241,9 +239,7 @@ def load(
     return composition
 
 
-def available(
-    search: Path = COMPOSITIONS, interfaces: Path | None = INTERFACES
-) -> list[tuple[str, Path, str]]:
+def available(search: Path = COMPOSITIONS, interfaces: Path | None = INTERFACES) -> list[tuple[str, Path, str]]:
     """The compositions in a directory: name, path, description (or why it is refused), sorted by name."""
 
     def describe(path: Path) -> str:
@@ -372,9 +368,7 @@ def _read_service(name: str, table: Table) -> Service:
         pool=_read_pool(table.table("pool"), language),
         memory_mib=table.integer("memory_mib", 256, 16, 1 << 20),
         language=language,
-        priority=table.choice(
-            "priority", Priority.NORMAL, {member.name.lower(): member for member in Priority}
-        ),
+        priority=table.choice("priority", Priority.NORMAL, {member.name.lower(): member for member in Priority}),
         restart=_read_restart(table.table("restart")),
         handler_limit_ms=table.integer("handler_limit_ms", 10_000, 0, 3_600_000),
         devices=table.names("devices", r"[a-z][a-z0-9_.:-]{0,63}", "the name of a device"),
@@ -502,9 +496,7 @@ class _Draft:
         self._read_services(tables)
         self._check(prebind, interfaces)
         order = self._start_order()
-        return Composition(
-            self.document.file.stem, description, self.document.file, prebind, attach, limits, order
-        )
+        return Composition(self.document.file.stem, description, self.document.file, prebind, attach, limits, order)
 
     def wrong(self, path: tuple[str, ...], what: str, mend: str) -> None:
         self.report.add(self.document.place(path), what, mend)
@@ -521,9 +513,7 @@ class _Draft:
         if self.document.values.get("service", {}) == {}:
             self.wrong(("service",), "no service is defined", "add a [service.NAME] table, or inherit one")
         if len(self.services) > MAX_SERVICES:
-            self.wrong(
-                ("service", name), f"{len(self.services)} services are too many", f"keep to {MAX_SERVICES}"
-            )
+            self.wrong(("service", name), f"{len(self.services)} services are too many", f"keep to {MAX_SERVICES}")
             self.report.stop()
 
     def _check(self, prebind: tuple[str, ...], interfaces: Path | None) -> None:
@@ -611,9 +601,7 @@ class _Draft:
         for cycle in cycles:
             what = f"start order goes round: {' after '.join([*cycle, cycle[0]])}"
             self.wrong(("service", cycle[0], "after"), what, "take one of these out of its after")
-        unit = {
-            name: f"group {service.group}" if service.group else name for name, service in services.items()
-        }
+        unit = {name: f"group {service.group}" if service.group else name for name, service in services.items()}
         unit_needs: dict[str, set[str]] = {}
         for name, before in needs.items():
             unit_needs.setdefault(unit[name], set()).update({unit[other] for other in before} - {unit[name]})

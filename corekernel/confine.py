@@ -286,10 +286,8 @@ def weaknesses() -> list[str]:
         "no private view: other user ids cannot run an interpreter in a directory closed to them": not admin,
         "no network namespace: only the system-call filter keeps services off the network": not admin,
         "no Landlock: only the system-call filter keeps services off the file system": abi == 0,
-        "Landlock is older than ABI 6: signals and abstract sockets are left to the system-call filter": (
-            0 < abi < 6
-        ),
-        "libseccomp is missing: services may make any system call their user id allows": not filter_available(),
+        "Landlock is older than ABI 6: signals and abstract sockets are left to the system-call filter": (0 < abi < 6),
+        "no libseccomp: services may make any system call their user id allows": not filter_available(),
         "no memory control group: memory limits are detected and punished, not enforced": (
             cgroup_controller("memory") is None
         ),

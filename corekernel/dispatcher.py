@@ -12,7 +12,7 @@ import mmap
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -32,7 +32,8 @@ from corekernel.errors import (
     TooDeep,
     WouldWait,
 )
-from corekernel.port import INLINE_BYTES, Caller, HandlerTable, Payload, Registers, Reply
+from corekernel.interface import EMPTY as EMPTY  # native/python.c takes it from here
+from corekernel.port import INLINE_BYTES, Caller, Handler, HandlerTable, Payload, Registers, Reply
 
 ABI_VERSION: Final[int] = lib.HMK_ABI_VERSION
 SLOT_BYTES: Final[int] = ffi.sizeof("struct hmk_slot")
@@ -40,7 +41,6 @@ MAX_SLOTS: Final[int] = lib.HMK_MAX_SLOTS
 MAX_OPERATIONS: Final[int] = lib.HMK_MAX_OPS
 HISTOGRAM: Final[int] = lib.HMK_HISTOGRAM
 PAGE: Final = mmap.PAGESIZE
-EMPTY: Final[Reply] = ((), b"")
 TRACE_FRAMES: Final = 12
 BUSY: Final[int] = lib.HMK_E_BUSY
 UNBOUND: Final[int] = lib.HMK_E_UNBOUND
@@ -49,6 +49,10 @@ DIED: Final[int] = lib.HMK_E_DIED
 NO_SERVICE: Final[int] = lib.HMK_E_NO_SERVICE
 
 assert lib.HMK_INLINE == INLINE_BYTES
+
+# Put here by native/python.c (hmk_python_open, below).
+_issue: Callable[[int, int, Registers, Payload, int], Reply | int] = None  # type: ignore[assignment]
+_resume: Callable[[int, Payload], Reply | int] = None  # type: ignore[assignment]
 
 
 class Variant(enum.IntEnum):
@@ -130,41 +134,26 @@ class Frames:
 class Link:
     """The client's private end of one slot; carries one call at a time, from one thread at a time."""
 
-    __slots__ = ("_arguments", "bulk", "c", "frames", "index", "inline", "timed")
+    __slots__ = ("address", "bulk", "c", "frames", "index", "special")
 
     def __init__(self, frames: Frames, index: int, policy: WaitPolicy) -> None:
         self.frames = frames
         self.index = index
         self.bulk: Mapping | None = None
-        self.timed = False
+        self.special = False
         self.c = ffi.new("struct hmk_link *")
         self.c.slot = frames.slot(index)
         self.c.policy = policy.pointer
         self.c.priority = 1
-        self.inline = ffi.cast("char *", self.c.slot.leg[0].payload)
-        self._arguments = ffi.new("uint64_t[8]")
+        self.address = int(ffi.cast("uintptr_t", self.c))
 
-    def call(self, operation: int, registers: Registers, payload: Payload, returns: int) -> int:
-        """Issue one call; the transport's or the service's status. `BUSY` when a call is in progress."""
-        if type(payload) is not bytes:
-            payload = ffi.from_buffer("char[]", payload)
-        count = len(registers)
-        if not count:
-            return lib.hmk_quick(self.c, operation, returns, payload, len(payload))  # type: ignore[no-any-return]
-        if count <= 2:
-            second = registers[1] if count == 2 else 0
-            return lib.hmk_quick2(  # type: ignore[no-any-return]
-                self.c, operation, returns, payload, len(payload), count, registers[0], second
-            )
-        for i, value in enumerate(registers):
-            self._arguments[i] = value
-        return lib.hmk_quick8(  # type: ignore[no-any-return]
-            self.c, operation, returns, payload, len(payload), count, self._arguments
-        )
+    def call(self, operation: int, registers: Registers, payload: Payload, returns: int) -> Reply | int:
+        """Issue one call: its reply, or the transport's or the service's status. `BUSY` when one is in progress."""
+        return _issue(self.address, operation, registers, payload, returns)
 
-    def resume(self) -> int:
-        """Go on with a call that a signal interrupted."""
-        return int(lib.hmk_resume(self.c, ffi.addressof(self.c.message)))
+    def resume(self, payload: Payload) -> Reply | int:
+        """Go on with a call that a signal interrupted; `payload` is the one it was issued with."""
+        return _resume(self.address, payload)
 
     def cancel(self) -> None:
         """Give an interrupted call up."""
@@ -174,10 +163,11 @@ class Link:
         """Whether a call can be issued now."""
         return bool(lib.hmk_link_ready(self.c))
 
-    def set_deadline(self, ticks: int) -> None:
-        """Absolute deadline of the following calls in ticks; 0 for none."""
-        self.c.deadline = ticks
-        self.timed = ticks != 0
+    def set_up(self, deadline: int, priority: int, special: bool) -> None:
+        """Deadline (ticks, 0 none) and class of the following calls; `special` marks the link as to be set up anew."""
+        self.c.deadline = deadline
+        self.c.priority = priority
+        self.special = special
 
     def attach_bulk(self, mapping: Mapping) -> None:
         """Use a buffer shared with the service for large payloads."""
@@ -194,20 +184,12 @@ class Link:
         """After `NO_BUFFER` from the service: bytes of the reply that did not fit."""
         return int(self.c.slot.leg[0].rets[0])
 
-    def reply(self, returns: int) -> Reply:
-        """Registers and payload of the call that just ended, copied once out of shared memory."""
-        c = self.c
-        registers = tuple(ffi.unpack(c.rets, returns)) if returns else ()
-        length = c.reply_length
-        if not length:
-            return registers, b""
-        if c.reply_bulk:
-            return registers, bytes(ffi.buffer(c.bulk, length))
-        return registers, ffi.unpack(self.inline, length)
-
     def text(self) -> str:
-        """The reply payload of a failed call: what the service said about it."""
-        return bytes(self.reply(0)[1]).decode("utf-8", "replace")
+        """What the service said of the call that just failed."""
+        length = int(self.c.reply_length)
+        if self.c.reply_bulk or not length:
+            return ""
+        return str(ffi.unpack(ffi.cast("char *", self.c.slot.leg[0].payload), length), "utf-8", "replace")
 
     def waits(self) -> list[int]:
         """How replies were awaited so far: spun, yielded, slept."""
@@ -248,7 +230,7 @@ class Bound(Caller, Protocol):
     wait_sequence: int
 
 
-_bindings: dict[int, Bound] = {}
+_bindings: dict[int, tuple[Bound, dict[int, Handler]]] = {}
 _STATUS_OF: Final[dict[type[BaseException], int]] = {
     BadFrame: Status.BAD_FRAME,
     BadOperation: Status.BAD_OPERATION,
@@ -259,68 +241,25 @@ _STATUS_OF: Final[dict[type[BaseException], int]] = {
 }
 
 
-def _say(context: Any, text: str) -> None:
-    raw = text.encode("utf-8", "replace")[:INLINE_BYTES]
-    lib.hmk_reply(context, raw, len(raw))
-
-
-def _failed(context: Any, caller: Bound, error: BaseException) -> int:
-    """Status of a handler that raised: its own report, a condition to wait for, or a bug (logged whole)."""
+def _failed(key: int, operation: int, error: BaseException) -> tuple[int, bytes]:
+    """What a handler's exception means: its own report, a condition to wait for, or a bug (logged whole)."""
+    caller, handlers = _bindings[key]
+    if operation not in handlers:
+        return int(Status.BAD_OPERATION), f"no operation {operation}".encode()
     if isinstance(error, WouldWait):
-        context.leg.wait_sequence = caller.wait_sequence
-        return int(Status.WAIT)
+        lib.hmk_current().leg.wait_sequence = caller.wait_sequence
+        return int(Status.WAIT), b""
     if isinstance(error, ServiceError) and error.errno:
-        _say(context, error.strerror or "")
-        return error.errno
+        return error.errno, (error.strerror or "").encode("utf-8", "replace")
     for kind, status in _STATUS_OF.items():
         if isinstance(error, kind):
-            _say(context, str(error))
-            return int(status)
+            return int(status), str(error).encode("utf-8", "replace")
     traceback.print_exception(error, limit=-TRACE_FRAMES, file=sys.stderr)
-    _say(context, f"{type(error).__name__}: {error}")
-    return int(Status.FAULT)
+    return int(Status.FAULT), f"{type(error).__name__}: {error}".encode("utf-8", "replace")
 
 
-def _answer(context: Any, reply: Reply) -> int:
-    registers, payload = reply
-    if registers:
-        context.returns = len(registers)
-        for i, value in enumerate(registers):
-            context.rets[i] = value
-    if payload:
-        data = payload if type(payload) is bytes else ffi.from_buffer("char[]", payload)
-        if lib.hmk_reply(context, data, len(payload)):
-            context.returns = 1
-            context.rets[0] = len(payload)
-            return int(Status.NO_BUFFER)
-    return 0
-
-
-def _upcall_failed(kind: Any, error: BaseException, trace: Any) -> int:
-    """Last resort of the upcall (out of memory, recursion limit): the call fails, the service lives."""
-    return int(Status.FAULT)
-
-
-@ffi.def_extern("hmk_upcall", error=int(Status.FAULT), onerror=_upcall_failed)
-def _upcall(context: Any, key: int, operation: int, count: int, length: int) -> int:
-    caller = _bindings[key]
-    try:
-        handler = caller.handlers.get(operation)
-        if handler is None:
-            return int(Status.BAD_OPERATION)
-        registers = tuple(ffi.unpack(context.args, count)) if count else ()
-        reply = handler(caller, registers, _request(context, length) if length else b"")
-        return 0 if reply == EMPTY else _answer(context, reply)
-    except BaseException as error:  # a handler's error ends the call, never the carrier
-        return _failed(context, caller, error)
-
-
-def _request(context: Any, length: int) -> Payload:
-    """The request payload: inline, copied once; from the shared buffer, a read-only view of it."""
-    source = getattr(context, "in")
-    if context.in_bulk:
-        return memoryview(ffi.buffer(source, length)).toreadonly()
-    return ffi.unpack(source, length)  # type: ignore[no-any-return]
+if lib.hmk_python_open():
+    raise ImportError("the dispatcher could not be tied to this module")
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,9 +308,7 @@ class PoolPage:
 
     def observe(self, operations: bool, trace: bool) -> None:
         """Core only: what to record."""
-        self.c.observe = (lib.HMK_OBSERVE_OPERATIONS if operations else 0) | (
-            lib.HMK_OBSERVE_TRACE if trace else 0
-        )
+        self.c.observe = (lib.HMK_OBSERVE_OPERATIONS if operations else 0) | (lib.HMK_OBSERVE_TRACE if trace else 0)
 
     def counters(self) -> dict[str, int]:
         """bound, free, reserved, created, reclaimed, peak, promoted."""
@@ -438,9 +375,7 @@ class CarrierPool:
         self._stacks = stacks
         self.policy = policy
         address = ffi.cast("uint8_t *", stacks.buffer)
-        self.c = lib.hmk_pool_open(
-            page.c, address, stack_bytes, page.limit, policy.pointer, int(python), base
-        )
+        self.c = lib.hmk_pool_open(page.c, address, stack_bytes, page.limit, policy.pointer, int(python), base)
         if self.c == ffi.NULL:
             raise MemoryError("no memory for the carrier table")
 
@@ -457,13 +392,13 @@ class CarrierPool:
         if lib.hmk_pool_poll(self.c, cpu):
             raise OSError("the poller could not be started")
 
-    def bind(self, client: int, frames: Frames, slot: int, record: Bound, reserve: bool) -> int:
+    def bind(self, client: int, frames: Frames, slot: int, record: Bound, reserve: bool, priority: int) -> int:
         """Bind a parked carrier (of the reserve, if need be and allowed) to a slot; its index, or -1."""
         # The record must stand before the first request can arrive.
         index = int(lib.hmk_pool_take(self.c, int(reserve)))
         if index >= 0:
-            _bindings[self.base + index] = record
-            lib.hmk_pool_bind(self.c, index, client, slot, frames.slot(slot))
+            _bindings[self.base + index] = record, dict(record.handlers)
+            lib.hmk_pool_bind(self.c, index, client, slot, frames.slot(slot), priority)
         return index
 
     def unbind(self, carrier: int, force: bool = False) -> bool:
@@ -486,7 +421,7 @@ class CarrierPool:
 
 def accept_nested(link: Link, pool: CarrierPool, key: int, record: Bound) -> None:
     """Let the callee of `link` call back into this service, as `record`, while we wait for it."""
-    _bindings[key] = record
+    _bindings[key] = record, dict(record.handlers)
     lib.hmk_accept_nested(link.c, pool.c, key)
 
 

@@ -243,7 +243,5 @@ def report(found: list[Check] | None = None) -> str:
         if check.consequence:
             lines.append(f"      {'':<{width}}  -> {check.consequence}")
     weak = sum(not check.ok for check in found)
-    lines.append(
-        "nothing is weaker than designed" if weak == 0 else f"{weak} of {len(found)} weaker than designed"
-    )
+    lines.append("nothing is weaker than designed" if weak == 0 else f"{weak} of {len(found)} weaker than designed")
     return "\n".join(lines)

@@ -103,7 +103,7 @@ class NoSuchService(CallError, LookupError):
     """No service of that name in this system, or the composition grants no right to call it."""
 
 
-class WouldWait(HmkError):  # noqa: N818 - control flow, not a failure
+class WouldWait(HmkError):
     """Raised by a handler that cannot answer yet: the caller waits on its own word and re-issues the call.
 
     No handler waits for another client (DESIGN section 4): `condition` names what will wake the caller.

@@ -39,6 +39,9 @@ IDLE_SECONDS = 1.0
 BOUND = 2
 
 
+NO_BUFFER = memoryview(b"")
+
+
 @dataclass(eq=False, slots=True)
 class BoundCaller:
     """A binding record: this slot belongs to this client, whatever its frame says."""
@@ -51,6 +54,7 @@ class BoundCaller:
     handlers: HandlerTable
     frames: Frames | None
     wait_sequence: int = 0
+    bulk: memoryview = NO_BUFFER
 
     def sample(self) -> int:
         """See `condition.Waiter`."""
@@ -119,7 +123,7 @@ class CoalescedPort:
 
 
 class ServicePort(RemotePort):
-    """A service's way to a service in another process: carries depth and priority on, and calls back into its caller."""
+    """A service's way to a service in another process: hands depth and class on, and calls back into its caller."""
 
     def __init__(self, host: Host, local: Local, service: str, timeout: float | None = None) -> None:
         attachment = host.attachment
@@ -277,14 +281,18 @@ class Host:
         python = message["language"] == "python"
         base = KEYS_PER_POOL * len(self._locals)
         carriers = CarrierPool(page, stacks, stack, self._policy, python, base)
-        objects = {
-            key: Mapping(fd, size) for (key, size), fd in zip(message["objects"].items(), fds[2:], strict=True)
-        }
-        environment = Environment(
-            name, message["options"], lambda service: self._connect(local, service), objects
-        )
+        objects = {key: Mapping(fd, size) for (key, size), fd in zip(message["objects"].items(), fds[2:], strict=True)}
+        environment = Environment(name, message["options"], lambda service: self._connect(local, service), objects)
         local = Local(
-            name, message["number"], message, page, carriers, {}, frozenset(message["callers"]), environment, None
+            name,
+            message["number"],
+            message,
+            page,
+            carriers,
+            {},
+            frozenset(message["callers"]),
+            environment,
+            None,
         )
         if python:
             local.instance = self._builtin.get(name) or _instantiate(message["module"], environment)
@@ -337,10 +345,8 @@ class Host:
 
     def _bind_one(self, local: Local, frames: Frames, message: Message, slot: int) -> bool:
         client = message["client"]
-        record = BoundCaller(
-            client, message["uid"], message["pid"], slot, frames.slot(slot), local.handlers, frames
-        )
-        carrier = local.pool.bind(client, frames, slot, record, message["reserve"])
+        record = BoundCaller(client, message["uid"], message["pid"], slot, frames.slot(slot), local.handlers, frames)
+        carrier = local.pool.bind(client, frames, slot, record, message["reserve"], message["priority"])
         if carrier < 0:
             return False
         local.records[carrier] = record
@@ -364,6 +370,7 @@ class Host:
         carrier = local.by_slot[message["client"], message["slot"]]
         mapping = Mapping(fds[0], message["size"])
         local.buffers.setdefault(carrier, []).append(mapping)
+        local.records[carrier].bulk = memoryview(mapping.memory).toreadonly()
         local.pool.set_bulk(carrier, mapping)
         return {"ok": True}
 
@@ -402,8 +409,8 @@ class Host:
         record = local.records.pop(carrier, None)
         if record is not None:
             local.by_slot.pop((record.client, record.thread), None)
-        for mapping in local.buffers.pop(carrier, ()):
-            _close_later(mapping)
+            record.bulk = NO_BUFFER
+        local.buffers.pop(carrier, None)  # unmapped when the last view of them goes
 
     def _drop(self, message: Message, fds: list[int]) -> None:
         """A client is gone: its carriers leave as soon as their handlers return."""
@@ -437,14 +444,6 @@ class Host:
             changed = getattr(local.instance, "processes_changed", None)
             if changed is not None:
                 changed()
-
-
-def _close_later(mapping: Mapping) -> None:
-    """Unmap, unless a handler kept a view of the buffer: then the mapping lives as long as the view."""
-    try:
-        mapping.close()
-    except BufferError:
-        return
 
 
 def _instantiate(module: str, environment: Environment) -> Handlers:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from corekernel import confine
 from corekernel.channel import Message
-from corekernel.errors import Denied
+from corekernel.errors import Denied, NoSuchService
 from corekernel.sched import read_times
 
 if TYPE_CHECKING:
-    from corekernel.kernel import Client, Kernel
+    from corekernel.clients import Client
+    from corekernel.kernel import Kernel
     from corekernel.supervisor import Instance, ServiceProcess
 
 Request = Callable[["Client", Message, list[int]], None]
@@ -59,7 +60,7 @@ class Owner:
     def _status(self, client: Client, message: Message, fds: list[int]) -> None:
         """Everything at a glance: processes, services with their pools, clients, objects, weaknesses."""
         kernel = self._kernel
-        ordinary = [c for c in kernel.clients.values() if c.service is None and c.greeted]
+        ordinary = [c for c in kernel.clients.by_number.values() if c.service is None and c.greeted]
         reply = {
             "name": kernel.name,
             "composition": kernel.composition.name,
@@ -75,7 +76,7 @@ class Owner:
             "objects": kernel.objects.summary(),
             "weaknesses": confine.weaknesses(),
         }
-        kernel.answer(client, message, reply)
+        kernel.clients.answer(client, message, reply)
 
     def _process(self, process: ServiceProcess) -> Message:
         in_core = process.name == "core"
@@ -117,23 +118,29 @@ class Owner:
     def _statistics(self, client: Client, message: Message, fds: list[int]) -> None:
         """Per-operation counts and histograms of one service, and its carriers' totals."""
         kernel = self._kernel
-        instance = kernel.instance_for(client, message["service"])
-        page = instance.page
+        page = self._instance(message).page
         operations = page.operations() if page else {}
         reply = {
             "totals": page.totals() if page else {},
             "operations": {str(number): list(record) for number, record in operations.items()},
             "cpu": {str(cpu): times for cpu, times in read_times().items()},
         }
-        kernel.answer(client, message, reply)
+        kernel.clients.answer(client, message, reply)
 
     def _trace(self, client: Client, message: Message, fds: list[int]) -> None:
-        """Events of one service's trace ring after a position, as many as fit in a message."""
+        """Events of one service's trace ring after a time stamp, `skip` of them left out, as many as fit."""
         kernel = self._kernel
-        instance = kernel.instance_for(client, message["service"])
+        instance = self._instance(message)
         events = list(instance.page.trace()) if instance.page else []
-        newer = [e for e in events if e["at"] > int(message.get("after", 0))][: int(message.get("limit", 200))]
-        kernel.answer(client, message, {"events": newer[:200]})
+        newer = [e for e in events if e["at"] > int(message.get("after", 0))][max(0, int(message.get("skip", 0))) :]
+        kernel.clients.answer(client, message, {"events": newer[: min(200, int(message.get("limit", 200)))]})
+
+    def _instance(self, message: Message) -> Instance:
+        """The service that is asked about; its owner may look at it even where no client may call it."""
+        instance = self._kernel.supervisor.instances.get(str(message["service"]))
+        if instance is None:
+            raise NoSuchService(f"no service {message['service']!r} in {self._kernel.composition.name}")
+        return instance
 
     def _observe(self, client: Client, message: Message, fds: list[int]) -> None:
         """Switch per-operation statistics and the trace ring on or off."""
@@ -143,7 +150,7 @@ class Owner:
         for instance in kernel.supervisor.instances.values():
             if instance.page is not None:
                 instance.page.observe(kernel.observing, kernel.tracing)
-        kernel.answer(client, message, {"ok": True})
+        kernel.clients.answer(client, message, {"ok": True})
 
     # ---- console
 
@@ -152,12 +159,12 @@ class Owner:
         position, data = self._kernel.serial.tail(int(message.get("after", 0)))
         part = data[:LOG_CHUNK]
         text = part.decode("utf-8", "replace")
-        self._kernel.answer(client, message, {"text": text, "position": position - len(data) + len(part)})
+        self._kernel.clients.answer(client, message, {"text": text, "position": position - len(data) + len(part)})
 
     def _input(self, client: Client, message: Message, fds: list[int]) -> None:
         """Type at the console."""
         taken = self._kernel.serial.feed(str(message["text"]).encode(), bool(message.get("end", False)))
-        self._kernel.answer(client, message, {"taken": taken})
+        self._kernel.clients.answer(client, message, {"taken": taken})
 
     # ---- doing
 
@@ -174,18 +181,20 @@ class Owner:
             for fd in stdio:
                 os.close(fd)
             if made is None:
-                kernel.answer(client, message, {"error": "failed", "text": str(error)})
+                kernel.clients.answer(client, message, {"error": "failed", "text": str(error)})
             else:
-                kernel.answer(client, message, {"number": made.number, "pid": made.host_pid})
+                kernel.clients.answer(client, message, {"number": made.number, "pid": made.host_pid})
 
-        kernel.spawn_program(argv, env, str(message["cwd"]), stdio, client.number, started)
+        kernel.programs.start(argv, env, str(message["cwd"]), stdio, client.number, started)
 
     def _result(self, client: Client, message: Message, fds: list[int]) -> None:
         """How a program that `run` started ended; answers when it has."""
         number = int(message["number"])
-        self._kernel.when_ended(number, lambda status: self._kernel.answer(client, message, {"status": status}))
+        self._kernel.programs.when_ended(
+            number, lambda status: self._kernel.clients.answer(client, message, {"status": status})
+        )
 
     def _down(self, client: Client, message: Message, fds: list[int]) -> None:
         """End the system."""
-        self._kernel.answer(client, message, {"ok": True})
+        self._kernel.clients.answer(client, message, {"ok": True})
         self._kernel.loop.soon(self._kernel.shut_down)

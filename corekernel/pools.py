@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corekernel.channel import Message
+from corekernel.clients import STACK_KIB
+from corekernel.composition import Priority
 from corekernel.errors import HmkError
 from corekernel.objects import Rights
 from corekernel.supervisor import Instance, State
 from services.stubs.memmgr import MemmgrClient
 
 if TYPE_CHECKING:
-    from corekernel.kernel import Client, Kernel, Opened
+    from corekernel.clients import Client, Opened
+    from corekernel.kernel import Kernel
 
-STACK_KIB = {"c": 32, "python": 48}
 RETRY_SECONDS = 0.002
 RECLAIM_SECONDS = 0.5
 
@@ -77,7 +79,7 @@ class Pools:
     def _try(self, attempt: Attempt) -> None:
         kernel, opened = self._kernel, attempt.opened
         process = kernel.supervisor.process_of(opened.instance.name)
-        if kernel.clients.get(attempt.client.number) is not attempt.client:
+        if kernel.clients.by_number.get(attempt.client.number) is not attempt.client:
             return
         if process.state is not State.UP or opened.instance.generation != opened.generation:
             attempt.then({"error": "died", "text": f"{opened.instance.name} died"})
@@ -91,6 +93,7 @@ class Pools:
             "slots": attempt.slots,
             "may_grow": max(self.room(opened.instance), attempt.beyond),
             "reserve": attempt.client.service is not None,
+            "priority": _highest_class(attempt.client),
         }
         fds = []
         if not opened.sent:
@@ -184,6 +187,11 @@ class Pools:
             for i in self._instances()
             if i.page is not None
         }
+
+
+def _highest_class(client: Client) -> int:
+    """Services pass on what they were called with; of the others only the owner may claim the high class."""
+    return int(Priority.HIGH if client.service is not None or client.trusted else Priority.NORMAL)
 
 
 def _live(instance: Instance) -> int:

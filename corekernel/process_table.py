@@ -114,6 +114,4 @@ class ProcessTable:
 
     def decide(self, record: ProcessRecord, reaped: int, reported: int, limits: tuple[int, ...]) -> None:
         """Write the process manager's fields of a record."""
-        _POLICY.pack_into(
-            self._memory, record.index * RECORD_BYTES + _POLICY_AT, reaped, reported, *limits
-        )
+        _POLICY.pack_into(self._memory, record.index * RECORD_BYTES + _POLICY_AT, reaped, reported, *limits)

@@ -19,12 +19,13 @@ from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
 from corekernel.composition import Isolation, PlacementKind, Service
 from corekernel.confine import Confinement
 from corekernel.dispatcher import Mapping, PoolPage
-from corekernel.objects import Kind, KernelObject, Rights
+from corekernel.objects import KernelObject, Kind, Rights
 from corekernel.sched import FREE, NO_CPU, PINNED, SAME_CORE
 from corekernel.zygote import Spawned
 
 if TYPE_CHECKING:
-    from corekernel.kernel import Client, Kernel
+    from corekernel.clients import Client
+    from corekernel.kernel import Kernel
 
 Reply = Callable[[Message], None]
 HOST_ENTRY = "corekernel.host:main"
@@ -86,9 +87,7 @@ class ServiceProcess:
         try:
             self.control.send_nowait({**message, "serial": self.serial}, fds or [])
         except ChannelError as error:
-            self.pending.pop(self.serial)(
-                {"error": "died" if isinstance(error, ChannelClosed) else f"busy: {error}"}
-            )
+            self.pending.pop(self.serial)({"error": "died" if isinstance(error, ChannelClosed) else f"busy: {error}"})
 
     def tell(self, message: Message) -> None:
         """Send what needs no reply."""
@@ -139,7 +138,7 @@ class Supervisor:
         process.state = State.STARTING
         process.started = time.monotonic()
         control, theirs = Channel.pair()
-        client, outgoing = self._kernel.service_client(process)
+        client, outgoing = self._kernel.clients.of_service(process)
         process.control = control
         kernel = self._kernel
         kernel.loop.watch(control, lambda: self._receive(process, control))

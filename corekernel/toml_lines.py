@@ -159,9 +159,7 @@ def _parse(path: Path, text: str, report: Report) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:
-        _refuse(
-            report, Place(path, _deepest_line(text)), "brackets are nested too deeply", "flatten the value"
-        )
+        _refuse(report, Place(path, _deepest_line(text)), "brackets are nested too deeply", "flatten the value")
     except ValueError as error:
         said, _, where = str(error).rpartition(" (at ")
         at = re.match(r"line (\d+)", where)
@@ -361,9 +359,7 @@ class Table:
         if isinstance(value, str) and value in choices:
             return choices[value]
         must = "must be one of " + ", ".join(map(show, choices))
-        self.wrong(
-            key, must, did_you_mean(value, choices) if isinstance(value, str) else "write it as a string"
-        )
+        self.wrong(key, must, did_you_mean(value, choices) if isinstance(value, str) else "write it as a string")
         return default
 
     def names(self, key: str, pattern: str, must: str) -> tuple[str, ...]:
@@ -376,9 +372,7 @@ class Table:
             return ()
         for item in value:
             if not (isinstance(item, str) and re.fullmatch(pattern, item)):
-                self.report.add(
-                    self.place(key), f"{key} holds {show(item)}, not {must}", "mend it or take it out"
-                )
+                self.report.add(self.place(key), f"{key} holds {show(item)}, not {must}", "mend it or take it out")
                 return ()
         for item in (item for item, count in Counter(value).items() if count > 1):
             self.report.add(self.place(key), f"{key} names {show(item)} twice", "keep one of the two")

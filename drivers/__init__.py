@@ -1,0 +1,1 @@
+"""Drivers as services, the driver container, and device models: to come."""

@@ -1,0 +1,1 @@
+"""Operating-system services, one folder each, and the interfaces they serve."""

@@ -96,21 +96,15 @@ def encode(fields: tuple[Field, ...], values: list[str]) -> Encoding:
     setup, excesses, registers, contents = [], [], [], []
     for field, value in zip(fields, values, strict=True):
         if field.kind in (Kind.STR, Kind.BUFFER):
-            setup.append(
-                f"{field.name}_ = " + (f"{value}.encode()" if field.kind is Kind.STR else f"_flat({value})")
-            )
+            setup.append(f"{field.name}_ = " + (f"{value}.encode()" if field.kind is Kind.STR else f"_flat({value})"))
             value = f"{field.name}_"
         if field.kind.has_contents:
             excesses.append(f"len({value}) > {field.limit}")
             contents.append(value)
         elif field.kind is not Kind.BOOL:
-            excesses.append(
-                f"{value} >> 64" if field.kind is Kind.U64 else f"not -SIGN_BIT <= {value} < SIGN_BIT"
-            )
+            excesses.append(f"{value} >> 64" if field.kind is Kind.U64 else f"not -SIGN_BIT <= {value} < SIGN_BIT")
         registers.append(_encoded(field.kind, value))
-    payload = (
-        contents[0] if len(contents) == 1 else f'b"".join(({", ".join(contents)}))' if contents else 'b""'
-    )
+    payload = contents[0] if len(contents) == 1 else f'b"".join(({", ".join(contents)}))' if contents else 'b""'
     comma = "," if len(registers) == 1 else ""
     return Encoding(setup, excesses, f"({', '.join(registers)}{comma})", payload)
 
@@ -140,9 +134,7 @@ def decode(fields: tuple[Field, ...], prefix: str, buffer: str) -> Decoding:
     registers, payload = f"{prefix}registers", f"{prefix}payload"
     lengths = [f"{registers}[{index}]" for index, field in enumerate(fields) if field.kind.has_contents]
     faults = [f"len({registers}) != {len(fields)}" if fields else registers]
-    faults += [
-        f"{registers}[{index}] > {_largest(field)}" for index, field in enumerate(fields) if _largest(field)
-    ]
+    faults += [f"{registers}[{index}] > {_largest(field)}" for index, field in enumerate(fields) if _largest(field)]
     faults.append(f"{' + '.join(lengths)} != len({payload})" if lengths else f"len({payload})")
     setup, sources = _slices(lengths, prefix)
     remaining = iter(sources)

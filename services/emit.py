@@ -170,9 +170,7 @@ def _client_method(interface: Interface, operation: Operation) -> list[str]:
         body += [*decoding.setup, *([f"return {value}"] if len(operation.returns) == 1 else many)]
     else:
         body += call
-    doc = docstring(
-        [prose(operation.doc, 2), *_described("Args:", operation.arguments, 2), *_outcome(operation)]
-    )
+    doc = docstring([prose(operation.doc, 2), *_described("Args:", operation.arguments, 2), *_outcome(operation)])
     parameters = ["self", *(f"{field.name}: {_CLIENT_TYPE[field.kind]}" for field in operation.arguments)]
     head = fold(f"def {operation.name}(", parameters, f") -> {_returned(operation, 'bytes')}:", depth=1)
     return ["", *head, *indent([*doc, *body])]
@@ -234,9 +232,7 @@ def _abstract_method(operation: Operation) -> list[str]:
         *(f"{field.name}: {types[field.kind]}" for field in operation.arguments),
     ]
     head = fold(f"def {operation.name}(", parameters, f") -> {_returned(operation, 'Payload')}:", depth=1)
-    notes = [
-        prose(_BUFFER_NOTE.format(name=field.name), 2) for field in operation.arguments if _is_buffer(field)
-    ]
+    notes = [prose(_BUFFER_NOTE.format(name=field.name), 2) for field in operation.arguments if _is_buffer(field)]
     arguments = _described("Args:", operation.arguments, 2)
     doc = docstring([prose(operation.doc, 2), *notes, *arguments, *_outcome(operation)])
     return ["", "@abc.abstractmethod", *head, *indent(doc)]
@@ -261,18 +257,14 @@ def _serve_method(interface: Interface, operation: Operation) -> list[str]:
         "    raise",
         *_reply(operation, name),
     ]
-    head = (
-        f"def _serve_{operation.name}(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:"
-    )
+    head = f"def _serve_{operation.name}(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:"
     return ["", head, *indent(body)]
 
 
 def _reply(operation: Operation, name: str) -> list[str]:
     if not operation.returns:
         return ["return EMPTY"]
-    values = (
-        ["result"] if len(operation.returns) == 1 else [f"result.{field.name}" for field in operation.returns]
-    )
+    values = ["result"] if len(operation.returns) == 1 else [f"result.{field.name}" for field in operation.returns]
     encoding = encode(operation.returns, values)
     too_big = raise_if(encoding.excesses, "TooBig", f"{name}: a result is out of range")
     return [*encoding.setup, *too_big, f"return {encoding.registers}, {encoding.payload}"]

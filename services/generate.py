@@ -113,11 +113,7 @@ def document(interfaces: list[Interface]) -> str:
 
 
 def _documented(operation: Operation) -> list[str]:
-    marks = [
-        mark
-        for mark, holds in (("idempotent", operation.idempotent), ("may wait", operation.may_wait))
-        if holds
-    ]
+    marks = [mark for mark, holds in (("idempotent", operation.idempotent), ("may wait", operation.may_wait)) if holds]
     facts = ", ".join([f"id {operation.number}", *marks])
     lines = ["", f"### {operation.name}", "", f"`{signature(operation)}` ({facts})", "", operation.doc]
     described = [field for field in (*operation.arguments, *operation.returns) if field.doc]
@@ -131,9 +127,7 @@ def _bullet(field: Field) -> str:
 
 def stale(root: Path, files: dict[str, str]) -> dict[str, str | None]:
     """What must change below `root`: path to its new text, or None where it must be removed."""
-    changes: dict[str, str | None] = {
-        name: text for name, text in files.items() if _committed(root / name) != text
-    }
+    changes: dict[str, str | None] = {name: text for name, text in files.items() if _committed(root / name) != text}
     for path in sorted((root / STUBS).glob("*.py")):
         name = f"{STUBS}/{path.name}"
         if name not in files and _MARK in _committed(path):
@@ -172,9 +166,7 @@ def _summary(root: Path, name: str, text: str | None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns its exit status (0 done, 1 stale, 2 a definition was refused)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m services.generate", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m services.generate", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if anything is stale")
     here = Path(__file__).resolve().parent.parent
     parser.add_argument("--root", type=Path, default=here, help="the repository (default: this one)")

@@ -262,9 +262,7 @@ def _refuse_twins(source: _Source, operations: list[Operation]) -> None:
             text = f"operation {operation.name!r} is defined twice; rename or remove one"
             source.refuse(source.key(extent, "name"), text)
         if operation.number in numbers:
-            text = (
-                f"id {operation.number} is already that of {numbers[operation.number]!r}; choose a free one"
-            )
+            text = f"id {operation.number} is already that of {numbers[operation.number]!r}; choose a free one"
             source.refuse(source.key(extent, "id"), f"operation {operation.name!r}: {text}")
         names.add(operation.name)
         numbers[operation.number] = operation.name
@@ -311,9 +309,7 @@ def _errors(table: _Table) -> tuple[str, ...]:
 def _fields(table: _Table, key: str, taken: set[str]) -> tuple[Field, ...]:
     entries = table.array(key)
     if len(entries) > REGISTERS:
-        table.refuse(
-            key, f"has {len(entries)} {key}; a call has {REGISTERS} registers, so merge some into bytes"
-        )
+        table.refuse(key, f"has {len(entries)} {key}; a call has {REGISTERS} registers, so merge some into bytes")
     fields = [_field(table, key, index, entry, taken) for index, entry in enumerate(entries)]
     names = [field.name for field in fields]
     for index, name in enumerate(names):
@@ -333,9 +329,7 @@ def _refuse_excess(table: _Table, key: str, fields: list[Field]) -> None:
         table.refuse(key, "a buffer is not last; there may be one, and it must be the last")
     total = sum(field.limit for field in fields)
     if total > MAX_BULK_BYTES:
-        table.refuse(
-            key, f"its {key} may need {total} bytes, but a call carries {MAX_BULK_BYTES}; lower a `max`"
-        )
+        table.refuse(key, f"its {key} may need {total} bytes, but a call carries {MAX_BULK_BYTES}; lower a `max`")
 
 
 def _field(operation: _Table, key: str, index: int, entry: Any, taken: set[str]) -> Field:

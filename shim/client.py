@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from corekernel import boot, dispatcher
-from corekernel.attachment import Attachment, RemotePort
+from corekernel.attachment import NORMAL, Attachment, RemotePort
 from corekernel.channel import Channel, Message
 from corekernel.errors import NoSuchService
 from corekernel.port import Payload, Registers, Reply
@@ -91,25 +91,25 @@ class System:
         """Services this process may call: name -> interface."""
         return {name: interface for name, (_, interface) in self.attachment.welcome.services.items()}
 
-    def port(self, service: str, timeout: float | None = None) -> RemotePort:
-        """The untyped way to a service, with a deadline in seconds for each call.
+    def port(self, service: str, timeout: float | None = None, priority: int = NORMAL) -> RemotePort:
+        """The untyped way to a service; each call with a deadline in seconds and a class (0 idle, 1 normal, 2 high).
 
         Raises:
             NoSuchService: there is none of that name, or this process may not call it.
         """
         timeout = timeout if timeout is not None else self._timeout
-        if timeout is not None:
-            return RemotePort(self.attachment, service, timeout)
+        if timeout is not None or priority != NORMAL:
+            return RemotePort(self.attachment, service, timeout, priority)
         port = self._ports.get(service)
         if port is None:
             port = self._ports[service] = RemotePort(self.attachment, service)
         return port
 
-    def client(self, service: str, timeout: float | None = None) -> Any:
+    def client(self, service: str, timeout: float | None = None, priority: int = NORMAL) -> Any:
         """The typed client of a service, by the interface that the composition gives it."""
         if service not in self.services:
             raise NoSuchService(f"no service {service!r} here; there are {', '.join(self.services)}")
-        return stubs.client_class(self.services[service])(self.port(service, timeout))
+        return stubs.client_class(self.services[service])(self.port(service, timeout, priority))
 
     def call(
         self,

@@ -283,9 +283,7 @@ def test_command_prints_tables_and_stores_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = Row("ipc", "null", "os.pipe", "python", "same-core").timed([5000, 7000])
-    monkeypatch.setattr(
-        peers, "rows", lambda budget_s, names: iter([dataclasses.replace(row, placement=names[0])])
-    )
+    monkeypatch.setattr(peers, "rows", lambda budget_s, names: iter([dataclasses.replace(row, placement=names[0])]))
     monkeypatch.setattr(raw, "rows", lambda budget_s, names: iter([]))
     assert command.main(["--quick", "--json", str(tmp_path / "rows.jsonl")]) == 0
     assert "os.pipe" in capsys.readouterr().out

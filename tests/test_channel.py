@@ -62,9 +62,7 @@ def test_message_and_descriptors_arrive_in_order(ends: tuple[Channel, Channel]) 
         os.close(fd)
 
 
-@given(
-    st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=8))
-)
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=8)))
 def test_what_is_encoded_decodes_to_itself(message: dict[str, object]) -> None:
     assert decode(encode(message)) == message
 

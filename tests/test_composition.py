@@ -495,9 +495,7 @@ def graphs(draw: st.DrawFn) -> dict[str, tuple[list[str], str]]:
 def test_start_order_is_topological_deterministic_and_keeps_groups_together(
     services: dict[str, tuple[list[str], str]],
 ) -> None:
-    text = "".join(
-        f"[service.{name}]\nafter = {after}\ngroup = '{g}'\n" for name, (after, g) in services.items()
-    )
+    text = "".join(f"[service.{name}]\nafter = {after}\ngroup = '{g}'\n" for name, (after, g) in services.items())
     with tempfile.TemporaryDirectory() as directory:
         try:
             composition = parse(Path(directory), text)
@@ -520,12 +518,8 @@ def test_start_order_is_topological_deterministic_and_keeps_groups_together(
 FULL_LINES = FULL.splitlines()
 TOML_VALUES = st.one_of(
     st.integers(-(2**70), 2**70).map(str),
-    st.sampled_from(
-        ["true", "1.5", "nan", "[]", "{}", "1979-05-27", "[[1]]", "{ a.b = 1 }", '""', "[[]", "'''x"]
-    ),
-    st.sampled_from(
-        ["a", "b", "c", "core", "pair", "IC0", "IC1", "owner", "free", "poller 0", "c", "mine"]
-    ).map(repr),
+    st.sampled_from(["true", "1.5", "nan", "[]", "{}", "1979-05-27", "[[1]]", "{ a.b = 1 }", '""', "[[]", "'''x"]),
+    st.sampled_from(["a", "b", "c", "core", "pair", "IC0", "IC1", "owner", "free", "poller 0", "c", "mine"]).map(repr),
     st.text(max_size=12),
     st.text(max_size=12).map(repr),
 )
@@ -551,9 +545,7 @@ def check_answer(data: bytes) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.integers(0, len(FULL_LINES) - 1), TOML_KEYS, TOML_VALUES, st.sampled_from(["key", "value", "both"]))
-def test_changing_a_key_or_a_value_gives_a_composition_or_a_line(
-    number: int, key: str, value: str, what: str
-) -> None:
+def test_changing_a_key_or_a_value_gives_a_composition_or_a_line(number: int, key: str, value: str, what: str) -> None:
     lines = list(FULL_LINES)
     old_key, _, old_value = lines[number].partition(" = ")
     new_key = old_key if what == "value" else key
@@ -667,9 +659,7 @@ def test_shipped_compositions_load_fit_one_page_and_describe_themselves(name: st
 
 
 def test_shipped_compositions_isolate_as_their_names_say() -> None:
-    classes = {
-        name: {service.isolation for service in load(name).services} for name in ("default", "isolated")
-    }
+    classes = {name: {service.isolation for service in load(name).services} for name in ("default", "isolated")}
     assert classes == {"default": {Isolation.IC2}, "isolated": {Isolation.IC2}}
     assert {service.isolation for service in load("monolith").services} == {Isolation.IC0}
     alone = [service.process for service in load("isolated").services]
@@ -727,9 +717,5 @@ def test_the_readme_names_every_key() -> None:
     readme = (COMPOSITIONS / "README.md").read_text()
     stated = {path[-1] for path in key_lines(FULL) if path[:1] == ("system",) or len(path) > 2}
     tables_and_options = {"system", "pool", "restart", "path", "size", "fast"}
-    missing = [
-        key
-        for key in sorted(stated - tables_and_options)
-        if not any(f"{dot}{key}`" in readme for dot in "`.")
-    ]
+    missing = [key for key in sorted(stated - tables_and_options) if not any(f"{dot}{key}`" in readme for dot in "`.")]
     assert missing == []

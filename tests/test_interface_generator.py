@@ -195,9 +195,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "line", "says"), REFUSED)
-def test_a_bad_definition_is_refused_with_its_line_and_how_to_mend_it(
-    text: str, line: int, says: str
-) -> None:
+def test_a_bad_definition_is_refused_with_its_line_and_how_to_mend_it(text: str, line: int, says: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         written(text)
     message = str(caught.value)

@@ -165,9 +165,7 @@ def packed(module: ModuleType, operation: Operation, values: list[Any]) -> Any:
 
 @settings(max_examples=80, deadline=None)
 @given(interface=interfaces(), data=st.data())
-def test_any_interface_survives_toml_and_round_trips_random_values(
-    interface: Interface, data: st.DataObject
-) -> None:
+def test_any_interface_survives_toml_and_round_trips_random_values(interface: Interface, data: st.DataObject) -> None:
     assert _without_blanks(written(toml_of(interface))) == _without_blanks(interface)
     module = module_of(interface)
     received: list[Any] = []
@@ -181,9 +179,7 @@ def test_any_interface_survives_toml_and_round_trips_random_values(
     client = client_of(interface, module, port)
     for operation in interface.operations:
         sent = [data.draw(values_of(item)) for item in operation.arguments]
-        results[operation.name] = packed(
-            module, operation, [data.draw(values_of(item)) for item in operation.returns]
-        )
+        results[operation.name] = packed(module, operation, [data.draw(values_of(item)) for item in operation.returns])
         assert getattr(client, operation.name)(*sent) == results[operation.name]
         assert received == sent and all(map(lawful, operation.arguments, received))
         number, *_, idempotent = port.calls[-1]
@@ -213,9 +209,7 @@ def messages(draw: st.DrawFn, fields: tuple[Field, ...]) -> tuple[tuple[int, ...
             # The sum may still be right: only the maximum tells.
             payload = b"a" * draw(st.sampled_from([size, registers[place] % 1000]))
         case "all wrong":
-            return tuple(draw(st.lists(st.integers(0, (1 << 64) - 1), max_size=9))), draw(
-                st.binary(max_size=40)
-            )
+            return tuple(draw(st.lists(st.integers(0, (1 << 64) - 1), max_size=9))), draw(st.binary(max_size=40))
     return tuple(registers), payload
 
 
@@ -229,11 +223,7 @@ def well_formed(fields: tuple[Field, ...], registers: tuple[int, ...], payload: 
             return False
         if item.kind.has_contents:
             part, rest = rest[:register], rest[register:]
-            if (
-                register > item.limit
-                or len(part) < register
-                or (item.kind is Kind.STR and not _is_text(part))
-            ):
+            if register > item.limit or len(part) < register or (item.kind is Kind.STR and not _is_text(part)):
                 return False
     return not rest
 
@@ -248,9 +238,7 @@ def _is_text(part: bytes) -> bool:
 
 @settings(max_examples=200, deadline=None)
 @given(interface=interfaces(), data=st.data())
-def test_a_call_reaches_its_handler_exactly_when_it_is_well_formed(
-    interface: Interface, data: st.DataObject
-) -> None:
+def test_a_call_reaches_its_handler_exactly_when_it_is_well_formed(interface: Interface, data: st.DataObject) -> None:
     module = module_of(interface)
     operations = {operation.name: operation for operation in interface.operations}
 
@@ -270,9 +258,7 @@ def test_a_call_reaches_its_handler_exactly_when_it_is_well_formed(
 
 @settings(max_examples=200, deadline=None)
 @given(interface=interfaces(), data=st.data())
-def test_a_reply_is_believed_exactly_when_it_is_well_formed(
-    interface: Interface, data: st.DataObject
-) -> None:
+def test_a_reply_is_believed_exactly_when_it_is_well_formed(interface: Interface, data: st.DataObject) -> None:
     operation = data.draw(st.sampled_from(interface.operations))
     arguments = [data.draw(values_of(item)) for item in operation.arguments]
     registers, payload = data.draw(messages(operation.returns))

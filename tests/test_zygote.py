@@ -488,7 +488,10 @@ def test_a_dead_spare_zygote_is_replaced_unseen() -> None:
         while not spares:  # until the twin that was ordered has been adopted
             spares = children_of(os.getpid()) - {process.pid, *zygote.pids}
         for spare in spares:
+            pidfd = os.pidfd_open(spare)
             os.kill(spare, signal.SIGKILL)
+            assert ended(pidfd)
+            os.close(pidfd)
         return [ask(serve_echo(zygote)[1], 1), ask(channel, 2)]
 
     assert in_core(body) == [True, True]

@@ -1,4 +1,4 @@
-"""The echo service in Python: the operations that measurements and fault tests need, some of them harmful on purpose."""
+"""The echo service in Python: what measurements and fault tests need, some of it harmful on purpose."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Service(BenchEchoServer):
 
     def recurse(self, caller: Caller) -> None:
         """See the interface."""
-        sorted([1], key=lambda _: self.recurse(caller))
+        _down()
 
     def hog(self, caller: Caller, bytes: int) -> None:
         """See the interface."""
@@ -68,3 +68,8 @@ class Service(BenchEchoServer):
     def whoami(self, caller: Caller) -> WhoamiResult:
         """See the interface."""
         return WhoamiResult(caller.client, caller.uid)
+
+
+def _down() -> int:
+    """Recurse for ever, through C frames too: the greediest way to use a stack."""
+    return sorted([1], key=lambda _: _down())[0]

@@ -1,16 +1,20 @@
-"""Builds `bench._raw`, the raw ping-pong in C (cffi, API mode).
+"""Builds `bench._raw`, the loops of the benchmark that are in C (cffi, API mode).
 
-Run as a script it compiles in place, beside the `bench` package; setuptools uses `ffibuilder` through
-setup.py. The declarations below are checked against raw.c by the compiler, so that they cannot drift.
+Two files, compiled as one: `raw.c`, ping-pong over shared memory, and `hmk_client.c`, which calls hmk's services
+and brings its own copy of the dispatcher's client half, as every program with a C client does. setup.py builds
+`ffibuilder`. The declarations below are checked against the sources by the compiler, so that they cannot drift.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cffi
 
 HERE = Path(__file__).resolve().parent
+DISPATCHER = HERE.parents[1] / "corekernel" / "native"
+CLIENT_HALF = ("wait.c", "client.c")
 
 ffibuilder = cffi.FFI()
 ffibuilder.cdef(
@@ -19,13 +23,27 @@ ffibuilder.cdef(
     void raw_serve(void *memory, size_t payload, int spin);
     size_t raw_measure(void *memory, size_t payload, int spin, const void *in, void *out, uint64_t budget_ns,
                        uint64_t *samples, size_t capacity);
+
+    struct bench_call {
+      uintptr_t link;
+      uint32_t operation;
+      uint32_t registers;
+      uint64_t argument;
+      const void *in;
+      void *out;
+      uint32_t length;
+      int64_t status;
+    };
+    size_t bench_link_bytes(void);
+    size_t bench_calls(struct bench_call *call, uint64_t budget_ns, uint64_t *samples, size_t capacity);
+    size_t bench_paced(struct bench_call *call, uint64_t first_ns, uint64_t period_ns, uint64_t end_ns,
+                       uint64_t *samples, size_t capacity);
     """
 )
 ffibuilder.set_source(
     "bench._raw",
-    (HERE / "raw.c").read_text(encoding="utf-8"),
-    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
+    "".join((HERE / name).read_text(encoding="utf-8") for name in ("raw.c", "hmk_client.c")),
+    sources=[os.path.relpath(DISPATCHER / name) for name in CLIENT_HALF],
+    include_dirs=[str(DISPATCHER)],
+    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing"],
 )
-
-if __name__ == "__main__":
-    print(ffibuilder.compile(tmpdir=str(HERE.parents[1])))

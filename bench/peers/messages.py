@@ -110,8 +110,7 @@ def _open_sysv(cell: Cell) -> Iterator[Link]:
     _raise_limit(cell, "kernel/msgmnb", 2 * limit)
     size = max(1, min(limit, cell.payload_bytes))
     requests, replies = (
-        sysv_ipc.MessageQueue(key, sysv_ipc.IPC_CREX, 0o600, max_message_size=size)
-        for key in _keys(cell.token)
+        sysv_ipc.MessageQueue(key, sysv_ipc.IPC_CREX, 0o600, max_message_size=size) for key in _keys(cell.token)
     )
     try:
         client = _fit(requests.send, lambda: bytes(replies.receive()[0]), limit, cell)

@@ -63,6 +63,10 @@
 #define HMK_E_NO_BUFFER -14
 #define HMK_E_BUSY -15
 
+#define HMK_PRIORITY_IDLE 0
+#define HMK_PRIORITY_NORMAL 1
+#define HMK_PRIORITY_HIGH 2
+
 #define HMK_CARRIER_NONE 0
 #define HMK_CARRIER_FREE 1
 #define HMK_CARRIER_BOUND 2
@@ -95,7 +99,7 @@ struct hmk_leg {
   uint64_t deadline;     /* caller: time stamp counter, 0 none; advisory for the service */
   uint64_t charged;      /* carrier: time stamp ticks of handler time charged to the caller so far */
   uint8_t depth;         /* caller: calls above this one in the chain */
-  uint8_t priority;      /* caller: 0 idle, 1 normal, 2 high */
+  uint8_t priority;      /* caller: HMK_PRIORITY_*; no more than its binding allows */
   uint16_t reserved0;
   uint32_t wait_sequence; /* carrier: wait word as it was before the handler answered WAIT */
   /* line 1 */
@@ -216,10 +220,13 @@ struct hmk_link {
   uint32_t nested_key; /* binding record under which the callee may call back */
   uint32_t link_reserved;
   uint64_t waits[3]; /* replies that were spun, yielded, slept for */
-  struct hmk_message message; /* of the call in progress, for hmk_quick() */
+  struct hmk_message message; /* of the call in progress, when a caller in Python issued it */
 };
 
 int64_t hmk_call(struct hmk_link *link, const struct hmk_message *message);
+int64_t hmk_start(struct hmk_link *link, const struct hmk_message *message);
+int64_t hmk_finish(struct hmk_link *link, const struct hmk_message *message);
+int hmk_reply_soon(struct hmk_link *link);
 int64_t hmk_resume(struct hmk_link *link, const struct hmk_message *message);
 int64_t hmk_cancel(struct hmk_link *link);
 int hmk_link_ready(struct hmk_link *link);

@@ -30,6 +30,7 @@
 #define NO_CPU 0xffffffffu
 #define PROMOTE_AFTER 64
 #define PROBE_EVERY 64
+#define DEFER_MS 2
 #define KICK (SIGRTMIN + 2)
 
 static void on_kick(int number) { (void)number; }
@@ -123,6 +124,38 @@ static int64_t run(struct hmk_pool *pool, struct hmk_context *context) {
   return status;
 }
 
+/* ---- priority ---- */
+
+static int higher_class_runs(struct hmk_pool *pool, uint32_t priority) {
+  if (priority < HMK_PRIORITY_HIGH && hmk_load(&pool->high)) return 1;
+  if (priority >= HMK_PRIORITY_NORMAL) return 0;
+  uint32_t carriers = HMK_GET(pool->shared->carriers);
+  for (uint32_t i = 0; i < carriers; i++)
+    if (HMK_GET(pool->records[i].state) == HMK_CARRIER_RUNNING &&
+        HMK_GET(pool->carriers[i].context.priority) > priority)
+      return 1;
+  return 0;
+}
+
+/* A call's class orders the service's work: it lets calls of a higher class finish first, for one slice at most, so
+ * that a hung handler of a high class cannot stop the others. Only calls of the low class look further than one word.
+ * Host priorities are left alone: unequal ones would break yielding to the peer. */
+static void defer(struct hmk_pool *pool, uint32_t priority, uint64_t now) {
+  uint64_t until = now + pool->policy->tick_khz * DEFER_MS;
+  while (higher_class_runs(pool, priority) && hmk_ticks() < until) hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
+}
+
+static int64_t run_in_order(struct hmk_pool *pool, struct hmk_context *context, uint64_t now) {
+  if (context->priority < HMK_PRIORITY_HIGH) {
+    if (context->priority < HMK_PRIORITY_NORMAL || hmk_load(&pool->high)) defer(pool, context->priority, now);
+    return run(pool, context);
+  }
+  atomic_fetch_add((_Atomic uint32_t *)&pool->high, 1);
+  int64_t status = run(pool, context);
+  atomic_fetch_sub((_Atomic uint32_t *)&pool->high, 1);
+  return status;
+}
+
 /* ---- a bound carrier ---- */
 
 static void set_affinity(uint32_t cpu, uint32_t cpus) {
@@ -156,7 +189,7 @@ static void obey_placement(struct hmk_carrier *carrier, uint32_t cpu, uint32_t c
   atomic_fetch_add_explicit((_Atomic uint32_t *)&shared->promoted, 1, memory_order_relaxed);
 }
 
-static void serve_call(struct hmk_carrier *carrier, uint32_t state, char *copy) {
+static void serve_request(struct hmk_carrier *carrier, uint32_t state, char *copy) {
   struct hmk_pool *pool = carrier->pool;
   struct hmk_carrier_record *record = carrier->record;
   struct hmk_leg *leg = &carrier->slot->leg[0];
@@ -174,8 +207,9 @@ static void serve_call(struct hmk_carrier *carrier, uint32_t state, char *copy) 
   int64_t status = admit(context, leg, copy);
   if (sequence != ((carrier->sequence + 1) & 0xffffff)) status = HMK_E_BAD_FRAME;
   carrier->sequence = sequence;
+  if (context->priority > carrier->max_priority) context->priority = carrier->max_priority;
   if (status == HMK_OK)
-    status = run(pool, context);
+    status = run_in_order(pool, context, started);
   else
     hmk_count64(&record->forged, 1);
   uint64_t ended = hmk_ticks();
@@ -192,7 +226,19 @@ static void serve_call(struct hmk_carrier *carrier, uint32_t state, char *copy) 
   /* A caller that cancelled meanwhile finds the slot usable again; one that sleeps is woken. */
   uint32_t old = hmk_exchange(&leg->state, HMK_STATE(sequence, HMK_PHASE_REPLY));
   if (old & HMK_SLEEP) hmk_wake(&leg->state);
-  obey_placement(carrier, cpu, caller_cpu);
+  carrier->cpu = cpu;
+  carrier->caller_cpu = caller_cpu;
+}
+
+static void serve_call(struct hmk_carrier *carrier, uint32_t state, char *copy) {
+  if (carrier->pool->python) {
+    hmk_python_enter(carrier);
+    serve_request(carrier, state, NULL);
+    hmk_python_leave();
+  } else {
+    serve_request(carrier, state, copy);
+  }
+  obey_placement(carrier, carrier->cpu, carrier->caller_cpu);
 }
 
 /* Waiting for the next request is not waiting for a reply: after two waits that came to sleeping the carrier sleeps
@@ -214,7 +260,7 @@ static void serve(struct hmk_carrier *carrier) {
     wait.sleep_at_once = sleep_at_once(carrier);
     enum hmk_wait_end why = hmk_wait_phase(&wait);
     carrier->missed = wait.slept ? carrier->missed + 1 : 0;
-    if (why == HMK_WAIT_DONE) serve_call(carrier, wait.state, carrier->pool->python ? NULL : copy);
+    if (why == HMK_WAIT_DONE) serve_call(carrier, wait.state, copy);
   }
 }
 
@@ -242,6 +288,8 @@ static void park(struct hmk_carrier *carrier) {
 static void *poller_main(void *argument) {
   struct hmk_pool *pool = argument;
   char copy[HMK_INLINE];
+  struct hmk_carrier self = {.pool = pool, .context = {.carrier = NO_CPU}};
+  if (pool->python) hmk_python_begin(&self);
   set_affinity(pool->poll_cpu, pool->policy->cpus);
   for (;;) {
     uint32_t carriers = hmk_load(&pool->shared->carriers);
@@ -252,7 +300,9 @@ static void *poller_main(void *argument) {
       if (command == COMMAND_PARK) park(carrier);
       if (command != COMMAND_RUN) continue;
       uint32_t state = hmk_load(&carrier->slot->leg[0].state);
-      if (HMK_PHASE(state) == HMK_PHASE_REQUEST) serve_call(carrier, state, pool->python ? NULL : copy);
+      if (HMK_PHASE(state) != HMK_PHASE_REQUEST) continue;
+      carrier->python_state = self.python_state;
+      serve_call(carrier, state, copy);
     }
     hmk_pause();
   }
@@ -262,12 +312,14 @@ static void *poller_main(void *argument) {
 static void *carrier_main(void *argument) {
   struct hmk_carrier *carrier = argument;
   carrier->record->tid = (uint32_t)syscall(SYS_gettid);
+  if (carrier->pool->python) hmk_python_begin(carrier);
   for (;;) {
     park(carrier);
     while (hmk_load(&carrier->command) == COMMAND_PARK) hmk_sleep(&carrier->command, COMMAND_PARK, 0, NULL);
     if (hmk_load(&carrier->command) == COMMAND_LEAVE) break;
     serve(carrier);
   }
+  if (carrier->pool->python) hmk_python_end(carrier);
   return NULL;
 }
 
@@ -471,9 +523,11 @@ int hmk_pool_take(struct hmk_pool *pool, int reserve) {
   return carrier ? (int)carrier->index : -1;
 }
 
-/* Bind a carrier that was taken to a slot. */
-void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot) {
+/* Bind a carrier that was taken to a slot; its calls count for no more than `max_priority`. */
+void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot,
+                   uint32_t max_priority) {
   struct hmk_carrier *carrier = &pool->carriers[taken];
+  carrier->max_priority = max_priority;
   carrier->slot = slot;
   carrier->missed = 0;
   carrier->was_bound = 1;

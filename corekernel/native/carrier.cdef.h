@@ -52,7 +52,8 @@ uint64_t hmk_pool_longest(struct hmk_pool_shared *shared, uint32_t limit);
 int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved);
 int hmk_pool_shrink(struct hmk_pool *pool, uint32_t count);
 int hmk_pool_take(struct hmk_pool *pool, int reserve);
-void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot);
+void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot,
+                   uint32_t max_priority);
 int hmk_pool_unbind(struct hmk_pool *pool, uint32_t carrier, int force);
 int hmk_pool_parked(struct hmk_pool *pool, uint32_t carrier);
 int hmk_pool_set_bulk(struct hmk_pool *pool, uint32_t carrier, char *bulk, uint32_t size);
@@ -64,12 +65,8 @@ void hmk_notify(struct hmk_slot *slot);
 int64_t hmk_call_back(struct hmk_context *context, const struct hmk_message *message, struct hmk_link *result);
 void hmk_accept_nested(struct hmk_link *link, struct hmk_pool *pool, uint32_t key);
 void hmk_frames_kill(struct hmk_slot *slots, uint32_t index);
-int64_t hmk_quick(struct hmk_link *link, uint32_t operation, uint32_t returns, const char *in, uint32_t length);
-int64_t hmk_quick2(struct hmk_link *link, uint32_t operation, uint32_t returns, const char *in, uint32_t length,
-                   uint32_t registers, uint64_t a, uint64_t b);
-int64_t hmk_quick8(struct hmk_link *link, uint32_t operation, uint32_t returns, const char *in, uint32_t length,
-                   uint32_t registers, uint64_t *args);
 int hmk_pool_set_next(struct hmk_pool *pool, uint32_t carrier, struct hmk_link *next);
 uint64_t hmk_measure_tick_khz(void);
 uint64_t hmk_now(void);
+int hmk_python_open(void);
 void hmk_policy_defaults(struct hmk_wait_policy *policy, uint64_t tick_khz, uint32_t cpus, int variant);

@@ -26,6 +26,7 @@ struct hmk_carrier {
   /* written by the control thread, obeyed by the carrier */
   uint32_t command;
   struct hmk_slot *slot; /* set while parked */
+  uint32_t max_priority; /* set while parked */
   _Atomic(struct hmk_bulk *) bulk;
   /* the carrier's own */
   _Atomic int parked;
@@ -36,6 +37,10 @@ struct hmk_carrier {
   uint32_t probe;
   uint32_t epoch;
   uint32_t together;
+  uint32_t cpu;        /* of the last call */
+  uint32_t caller_cpu; /* of the last call */
+  void *python_state;
+  void *python_key;
   struct hmk_context context;
   struct hmk_link *next; /* C services only: the way to the next service of a chain */
   struct hmk_carrier *next_free; /* pool->lock */
@@ -52,6 +57,7 @@ struct hmk_pool {
   int python;
   uint32_t base; /* added to a carrier's index to give its key */
   int polled;
+  uint32_t high; /* calls of the high class being served */
   uint32_t poll_cpu;
   struct hmk_wait_policy *policy;
   struct hmk_carrier *carriers;
@@ -60,6 +66,10 @@ struct hmk_pool {
   struct hmk_carrier *reserve_list;
 };
 
+void hmk_python_begin(struct hmk_carrier *carrier);
+void hmk_python_end(struct hmk_carrier *carrier);
+void hmk_python_enter(struct hmk_carrier *carrier);
+void hmk_python_leave(void);
 int64_t hmk_python_handler(struct hmk_context *context);
 int64_t hmk_c_handler(struct hmk_context *context);
 

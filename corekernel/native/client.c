@@ -165,12 +165,16 @@ static int64_t await_condition(struct hmk_link *link, const struct hmk_message *
   }
 }
 
-static int64_t issue(struct hmk_link *link, const struct hmk_message *message) {
+static int64_t start(struct hmk_link *link, const struct hmk_message *message) {
   struct hmk_leg *leg = &link->slot->leg[0];
   int64_t status = hmk_fill_leg(link, leg, message);
   if (status == HMK_OK) status = submit(link, leg);
-  if (status != HMK_OK) return end(link, status);
-  return await(link, message);
+  return status == HMK_OK ? HMK_OK : end(link, status);
+}
+
+static int64_t issue(struct hmk_link *link, const struct hmk_message *message) {
+  int64_t status = start(link, message);
+  return status == HMK_OK ? await(link, message) : status;
 }
 
 /* Re-issue for as long as the service answers WAIT and its condition comes true. */
@@ -190,6 +194,33 @@ int64_t hmk_call(struct hmk_link *link, const struct hmk_message *message) {
   if (!hmk_link_ready(link)) return HMK_E_BUSY;
   set_busy(link, CALLING);
   return settle(link, message, issue(link, message));
+}
+
+/* The two halves of hmk_call(), for a caller with something to do in between: after HMK_OK from hmk_start(),
+ * hmk_finish() must follow. */
+int64_t hmk_start(struct hmk_link *link, const struct hmk_message *message) {
+  if (!hmk_link_ready(link)) return HMK_E_BUSY;
+  set_busy(link, CALLING);
+  return start(link, message);
+}
+
+int64_t hmk_finish(struct hmk_link *link, const struct hmk_message *message) {
+  return settle(link, message, await(link, message));
+}
+
+/* Whether the reply to a started call comes within the time that waiting spins; never sleeps. */
+int hmk_reply_soon(struct hmk_link *link) {
+  struct hmk_leg *leg = &link->slot->leg[0];
+  uint32_t cpu;
+  uint64_t now = hmk_ticks_cpu(&cpu);
+  if (HMK_GET(leg->carrier_cpu) == cpu) return 0;
+  for (uint64_t until = now + link->policy->spin; now < until; now = hmk_ticks()) {
+    for (int i = 0; i < 16; i++) {
+      if (HMK_PHASE(hmk_load(&leg->state)) == HMK_PHASE_REPLY) return 1;
+      hmk_pause();
+    }
+  }
+  return 0;
 }
 
 /* Go on with an interrupted call; `message` is the one that was interrupted. */

@@ -1,0 +1,1 @@
+"""The digest service of the tutorial."""

@@ -25,7 +25,11 @@ def plan(pools: list[PoolState], needy: int, wanted: int) -> list[tuple[str, int
     left = wanted
     others = sorted((p for p in pools if p.number != needy), key=lambda p: -(p.bound + p.free))
     own = [p for p in pools if p.number == needy]
-    for sources in ([(p, p.free) for p in others], [(p, p.bound) for p in own], [(p, p.bound) for p in others]):
+    for sources in (
+        [(p, p.free) for p in others],
+        [(p, p.bound) for p in own],
+        [(p, p.bound) for p in others],
+    ):
         for pool, available in sources:
             take = min(left, available)
             if take > 0:

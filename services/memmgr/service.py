@@ -33,9 +33,7 @@ class Limits:
         self._memory = memory
         self._lock = threading.Lock()
         self._where = {
-            client: at
-            for at in range(0, len(memory), _RECORD.size)
-            if (client := _RECORD.unpack_from(memory, at)[0])
+            client: at for at in range(0, len(memory), _RECORD.size) if (client := _RECORD.unpack_from(memory, at)[0])
         }
 
     def get(self, client: int) -> int:

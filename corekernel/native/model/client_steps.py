@@ -30,7 +30,6 @@ from corekernel.native.model.state import (
     phase,
     ready,
     sequence,
-    wake_wait_word,
     wake_word,
     word_of,
 )
@@ -48,7 +47,7 @@ def begin(s: State, sc: Scenario) -> Moves:
     """hmk_link_ready: the next call, once an abandoned slot has been let go."""
     if len(s.outcomes) == len(sc.calls):
         yield must("client: no more calls", s._replace(at="done"))
-    elif not s.abandoned or phase(s.word) in (REPLY, DIED):
+    elif not s.abandoned or phase(s.word) in (REPLY, REPLY if "abandoned misses death" in sc.wrong else DIED):
         yield must("client: link is ready", s._replace(at="fill", abandoned=False))
 
 
@@ -108,6 +107,8 @@ def wait(s: State, sc: Scenario) -> Moves:
         yield must("client: sees REPLY", s._replace(at="collect", result=AGAIN))
     elif at == DIED:
         yield must("client: sees DIED", ended(s, "died"))
+    elif at == NESTED and "call back is dropped" in sc.wrong:
+        yield must("client: accepts no call back", ended(s, "ok"))
     elif at == NESTED:
         yield must("client: sees NESTED, serves it", s._replace(at="nested", result=AGAIN))
     elif at not in (REQUEST, NESTED_REPLY):
@@ -214,7 +215,8 @@ def collect(s: State, sc: Scenario) -> Moves:
         s = s._replace(faulty="a reply was taken for another call's")
     if s.leg.status == WAIT:
         yield must(
-            "client: collects WAIT", s._replace(at="word.load", wait_sequence=s.leg.wait_sequence, result=AGAIN)
+            "client: collects WAIT",
+            s._replace(at="word.load", wait_sequence=s.leg.wait_sequence, result=AGAIN),
         )
     else:
         yield must("client: collects the reply", ended(s, "ok"))
@@ -315,7 +317,10 @@ def hostile(s: State, sc: Scenario) -> Moves:
             word = word_of(number, bits)
             if word != s.word:
                 yield may(f"hostile: writes {word:#x}", s._replace(word=word))
-    for operation in "pn":
+    for wait in (0, 1) if sc.script else ():
+        if wait != s.wait:
+            yield may(f"hostile: writes wait word {wait}", s._replace(wait=wait))
+    for operation in sc.calls:
         if operation != s.leg.operation:
             yield may("hostile: rewrites the leg", s._replace(leg=s.leg._replace(operation=operation)))
     for index, carrier in enumerate(s.carriers):

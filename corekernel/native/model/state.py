@@ -46,7 +46,7 @@ def word_of(number: int, bits: int) -> int:
 class Carrier(NamedTuple):
     """A carrier: its program counter, private variables, and its command word (`run`)."""
 
-    at: str = "park.load"
+    at: str = "park.parked"
     run: bool = False
     parked: bool = True
     sequence: int = 0
@@ -62,7 +62,7 @@ class Leg(NamedTuple):
     """The leg's fields, ordered by the state word: a racing access shows as a wrong `request` or `answers`."""
 
     request: int = 0
-    operation: str = ""
+    operation: str = "p"
     answers: int = 0
     status: int = OK
     wait_sequence: int = 0
@@ -113,13 +113,15 @@ class Scenario:
     """What happens in one exploration, and within which bounds.
 
     Attributes:
-        calls: the client's calls, one letter each: p plain, w answers WAIT until the condition holds, n calls back.
+        calls: the client's calls, one letter each: p plain, w answers WAIT until the condition holds, n calls back;
+            of a hostile client, the operations it may ask for.
         script: what the notifying carrier does: s the condition becomes true, c another caller consumes it,
             n it is notified.
         cancels: how many calls may be given up by deadline or cancellation.
         signals: whether signals interrupt the client.
         unbinds: how often the control thread may take the carrier off the slot.
         carriers: carriers of the pool.
+        polled: isolation class IC1: a poller serves the slots, and nobody sleeps.
         service_dies: whether the service may die, at any step.
         client_dies: whether the client may die, at any step.
         hostile: the client is replaced by one that writes what it likes and requeues sleepers.
@@ -132,6 +134,7 @@ class Scenario:
     signals: bool = False
     unbinds: int = 0
     carriers: int = 1
+    polled: bool = False
     service_dies: bool = False
     client_dies: bool = False
     hostile: bool = False
@@ -181,7 +184,7 @@ def wake_wait_word(state: State) -> State:
 
 def wake_command(state: State, index: int) -> State:
     """futex_wake on a carrier's command word."""
-    return with_carrier(state, index, at="park.load") if state.carriers[index].at == "park.sleeping" else state
+    return with_carrier(state, index, at="park.parked") if state.carriers[index].at == "park.sleeping" else state
 
 
 def kick(state: State, index: int) -> State:

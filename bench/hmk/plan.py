@@ -1,0 +1,49 @@
+"""How much a run measures: every number that makes a run short or thorough, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bench.peers import SIZES
+
+CASES = ("null", "echo", "hog", "clients", "chain2", "chain3", "threads", "phone", "idle", "boot")
+VARIANTS = ("hmk", "hmk:spin", "hmk:blocking")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The extent of a run.
+
+    Attributes:
+        budget_s: seconds of sampling in a cell with one client.
+        crowd_s: seconds of sampling in a cell with several.
+        sizes: payload bytes measured for `hmk`; 0 is the null call.
+        variant_sizes: those measured for its two variants.
+        clients: numbers of client processes.
+        runs: fresh clients of an unpinned service, one after the other.
+        threads: client threads, each bound to three services.
+        squeezed: client threads in the run with stacks for a quarter of them.
+        phone_s: seconds of paced calls.
+        phone_per_s: paced calls per second, all threads together.
+        idle_s: seconds of watching a system that nobody calls.
+        boots: systems booted.
+        peers_s: seconds of sampling per peer's cell.
+    """
+
+    budget_s: float
+    crowd_s: float
+    sizes: tuple[int, ...]
+    variant_sizes: tuple[int, ...]
+    clients: tuple[int, ...]
+    runs: int
+    threads: int
+    squeezed: int
+    phone_s: float
+    phone_per_s: int
+    idle_s: float
+    boots: int
+    peers_s: float
+
+
+FULL = Plan(0.5, 1.0, SIZES, SIZES, (1, 2, 4, 8), 10, 1000, 1000, 5.0, 41_000, 5.0, 7, 0.3)
+QUICK = Plan(0.05, 0.15, SIZES, (0,), (1, 4, 8), 10, 1000, 200, 1.0, 41_000, 2.0, 3, 0.01)

@@ -1,0 +1,116 @@
+"""The systems under measurement: compositions made for this machine, booted, and the CPU time that they use.
+
+`boot` gives a running system for the length of a `with` block. What it boots inherits from a shipped composition and
+adds services pinned to CPUs of this machine, which no shipped file can name. The bench process itself never
+attaches: every client is a process of its own (see `cell`), and booting needs a process of one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from bench.placement import PlacementError, placement
+from bench.stats import SIDES
+from corekernel import boot as launcher
+from corekernel import composition
+from corekernel.dispatcher import Variant
+
+_VARIANTS = {"hmk": Variant.HYBRID, "hmk:spin": Variant.SPIN, "hmk:blocking": Variant.BLOCKING}
+_KIND = {
+    "c": 'interface = "bench_echo"\nlanguage = "c"\n',
+    "python": 'interface = "bench_echo"\nmodule = "bench.echo"\n',
+}
+_numbers = itertools.count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Booted:
+    """A running system: its variant as rows name it, its name, and the host pids of all its processes."""
+
+    system: str
+    name: str
+    pids: tuple[int, ...]
+
+    def cpu_ns(self) -> int:
+        """CPU time that the system has used so far: core and services, nanoseconds."""
+        return cpu_ns(self.pids)
+
+
+def cpu_ns(pids: Sequence[int]) -> int:
+    """CPU time used so far by all threads, past ones too, of these host processes, nanoseconds.
+
+    The host keeps a clock for each process (clock_getcpuclockid(3)); /proc counts in ticks of 10 ms instead.
+    """
+    return sum(time.clock_gettime_ns(~pid << 3 | 2) for pid in pids)
+
+
+@contextlib.contextmanager
+def boot(name: str | Path, system: str = "hmk") -> Iterator[Booted]:
+    """Boot a composition, by name or path, in the variant that `system` names.
+
+    Raises:
+        BootError: it does not come up.
+        CompositionError: it is refused.
+    """
+    unique = f"bench-{os.getpid()}-{next(_numbers)}"
+    running = launcher.launch(unique, composition.load(name), _VARIANTS[system])
+    try:
+        below = psutil.Process(running.pid).children(recursive=True)
+        yield Booted(system, unique, (running.pid, *(process.pid for process in below)))
+    finally:
+        running.kill()
+        os.close(running.pidfd)
+
+
+@contextlib.contextmanager
+def boot_text(text: str, system: str = "hmk") -> Iterator[Booted]:
+    """Boot a composition written here."""
+    with tempfile.TemporaryDirectory(prefix="hmkbench-") as directory:
+        path = Path(directory) / "measured.toml"
+        path.write_text(f'description = "made by bench"\n{text}')
+        with boot(path, system) as booted:
+            yield booted
+
+
+def service_name(side: str, place: str) -> str:
+    """The echo service for a side and placement in what `pinned_services` describes: `cecho_same_core`."""
+    return {"c": "cecho", "python": "echo"}[side] + ("" if place == "free" else "_" + place.replace("-", "_"))
+
+
+def pinned_services() -> str:
+    """The composition `bench`, and echo services pinned where each placement wants the server to run."""
+    tables = ['inherit = "bench"']
+    for place in ("same-core", "cross-core"):
+        with contextlib.suppress(PlacementError):  # too few CPUs: the rows will say so
+            server = placement(place).server
+            tables += [
+                f'[service.{service_name(side, place)}]\nplacement = "cpu {server}"\n{_KIND[side]}' for side in SIDES
+            ]
+    return "\n".join(tables)
+
+
+def three_services(side: str, most_stacks: int | None = None) -> str:
+    """Three echo services, in each of which every client thread has a stack from its first call on.
+
+    Args:
+        side: the language of the services.
+        most_stacks: the limit of each service's pool; None for none that matters.
+    """
+    names = three_names(side)
+    pool = f"pool = {{ limit = {most_stacks}, high = {min(16, most_stacks)} }}\n" if most_stacks else ""
+    head = f'inherit = "default"\n[system]\nprebind = {list(names)}\n'
+    return head + "".join(f"[service.{name}]\n{_KIND[side]}{pool}" for name in names)
+
+
+def three_names(side: str) -> tuple[str, str, str]:
+    """The names of those services."""
+    return f"{side}_one", f"{side}_two", f"{side}_three"

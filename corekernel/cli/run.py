@@ -1,0 +1,142 @@
+"""`run`: a program as a client of the system, as if it had been started from this shell.
+
+The program gets our standard input, output and error, our environment and our directory, a user id of its own
+(when the core is root) and a channel to the core that is attached already. SIGINT, SIGTERM, SIGHUP and SIGQUIT
+that come to us go to it. Our exit status is its own: 128 plus the signal that killed it, 127 when there is no such
+program, 126 when it cannot be started.
+
+Without a system's name one is booted for the program alone, and ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import shim
+from corekernel import boot, composition
+from corekernel.attachment import Detached
+from corekernel.cli import systems
+from corekernel.errors import CallError
+
+NOT_FOUND = 127
+NOT_STARTED = 126
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def run(argv: Sequence[str], source: str | None, name: str | None) -> int:
+    """Run a program on a running system (`name`) or on one booted for it from `source`; its exit status.
+
+    Raises:
+        CompositionError, BootError: there is no system to run it on.
+    """
+    argv = [sys.executable if argv[0] in ("python", "python3") else argv[0], *argv[1:]]
+    refused = _refusal(argv[0])
+    if refused:
+        print(f"{argv[0]}: {refused[1]}", file=sys.stderr)
+        return refused[0]
+    if name is not None:
+        with shim.attach(name) as system:
+            return _serve(system, name, argv)
+    running = boot.launch(f"run-{os.getpid()}", composition.load(source or "default"), view=_needed(argv))
+    try:
+        with shim.attach(running.name) as system:
+            status = _serve(system, running.name, argv)
+            sys.stderr.write(systems.console(system))
+            return status
+    finally:
+        systems.end(running)
+
+
+def _refusal(program: str) -> tuple[int, str] | None:
+    """Exit status and reason when a program surely cannot be started."""
+    if shutil.which(program) is not None:
+        return None
+    if "/" in program and os.path.exists(program):
+        return NOT_STARTED, "not an executable file"
+    return NOT_FOUND, "no such program"
+
+
+def _needed(argv: Sequence[str]) -> list[Path]:
+    """Directories that the program must reach under its own user id: ours, and those of the files it is given."""
+    files = [Path(word) for word in argv if os.path.isfile(word)]
+    return [Path.cwd(), *(file.absolute().parent for file in files)]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this checkout importable."""
+    paths = [str(boot.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _serve(system: shim.System, name: str, argv: Sequence[str]) -> int:
+    """Start the program on an attached system and see it through; its exit status."""
+    request = {"do": "run", "argv": list(argv), "env": _environment(), "cwd": os.getcwd()}
+    try:
+        started, _ = system.attachment.ask(request, (0, 1, 2))
+    except Detached:
+        raise
+    except CallError as error:
+        print(f"{argv[0]}: not started: {error}", file=sys.stderr)
+        if "Permission denied" in str(error):
+            print("a program runs under a user id of its own, which must be able to reach it", file=sys.stderr)
+        return NOT_STARTED
+    number, pid = int(started["number"]), int(started["pid"])
+    with _forwarding(system, number, pid), shim.attach(name) as waiting:
+        status = _result(waiting, number)
+    return status if status >= 0 else 128 - status
+
+
+def _result(waiting: shim.System, number: int) -> int:
+    """Exit status of a program, or minus the signal that ended it.
+
+    A thread waits, on a connection of its own: the main thread stays free for signals, and its connection for what
+    their handlers ask.
+    """
+    results: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
+
+    def wait() -> None:
+        try:
+            results.put(int(waiting.ask("result", number=number)["status"]))
+        except Exception as error:
+            results.put(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    result = results.get()
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+@contextlib.contextmanager
+def _forwarding(system: shim.System, number: int, pid: int) -> Iterator[None]:
+    """Send the program the signals that come to us."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has ended already
+        yield
+        return
+
+    def forward(sent: int, frame: FrameType | None) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, sent)
+        except ProcessLookupError:
+            return
+        except PermissionError:  # the program has a user id of its own, and we are not root
+            system.procmgr.kill(number, sent)
+
+    before = {sent: signal.signal(sent, forward) for sent in FORWARDED}
+    try:
+        yield
+    finally:
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
+        os.close(pidfd)

@@ -1,0 +1,135 @@
+"""`up`, `down` and `logs`: the life of a system as the user sees it.
+
+`up` launches before this process makes any thread. In the foreground it then stays attached as the owner and
+copies the console out until the system ends or a signal comes; SIGINT and SIGTERM end the system in order, and
+if that takes too long, at once. Detached, it prints the tree and returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+import shim
+from corekernel import boot, composition
+from corekernel.attachment import Detached
+from corekernel.cli import status
+from corekernel.cli.text import plain
+from corekernel.errors import CallError
+
+POLL_SECONDS = 0.2
+DOWN_SECONDS = 5.0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: like Ctrl-C, and the exit status tells."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def on_termination() -> None:
+    """Have SIGTERM and SIGHUP unwind this process as Ctrl-C does."""
+
+    def handler(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+def up(name: str, source: str, detached: bool) -> int:
+    """Boot a composition as system `name`; exit status.
+
+    Raises:
+        CompositionError: the composition is wrong.
+        BootError: it did not come up, or the name is taken.
+    """
+    running = boot.launch(name, composition.load(source), detached=detached)
+    try:
+        with shim.attach(name) as system:
+            print(status.tree(system.ask("status")), flush=True)
+            if detached:
+                return 0
+            print("\nCtrl-C ends it; the console follows.", flush=True)
+            _follow(system, running)
+    except KeyboardInterrupt as error:
+        ended = end(running)
+        print(f"\n{name} {'is down' if ended else 'did not stop and was killed'}", flush=True)
+        return 128 + error.number if isinstance(error, Terminated) else 0
+    except BaseException:
+        running.kill()
+        raise
+    print(f"{name} has ended", flush=True)
+    return 0
+
+
+def _follow(system: shim.System, running: boot.Running) -> None:
+    """Copy the console until the system ends."""
+    position = 0
+    while True:
+        ended = running.wait(POLL_SECONDS)
+        with contextlib.suppress(Detached):
+            for position, text in _console(system, position):
+                print(plain(text), end="", flush=True)
+        if ended:
+            return
+
+
+def _console(system: shim.System, position: int) -> Iterator[tuple[int, str]]:
+    """What the console has said since a position, in pieces with the position after each."""
+    while True:
+        reply = system.ask("logs", after=position)
+        if not reply["text"]:
+            return
+        position = int(reply["position"])
+        yield position, str(reply["text"])
+
+
+def console(system: shim.System) -> str:
+    """All that the console still holds."""
+    return plain("".join(text for _, text in _console(system, 0)))
+
+
+def end(running: boot.Running) -> bool:
+    """End a system that this process launched; whether it went in order."""
+    with contextlib.suppress(CallError, boot.BootError), shim.attach(running.name) as system:
+        system.ask("down")
+    ended = running.wait(DOWN_SECONDS)
+    running.kill()
+    return ended
+
+
+def down(name: str) -> int:
+    """End a running system and wait until nothing of it is left; exit status."""
+    with shim.attach(name) as system:
+        core = os.pidfd_open(int(system.ask("status")["core_pid"]))
+        system.ask("down")
+    # As root every process of the system is gone when the core is: it is init of their namespace.
+    ended = bool(select.select([core], [], [], DOWN_SECONDS)[0])
+    os.close(core)
+    print(f"{name} is down" if ended else f"{name} is still stopping", file=sys.stdout if ended else sys.stderr)
+    return 0 if ended else 1
+
+
+def logs(name: str, follow: bool) -> int:
+    """Print the console, and what comes if asked to, until the system ends; exit status."""
+    position = 0
+    with shim.attach(name) as system:
+        while True:
+            try:
+                for position, text in _console(system, position):
+                    print(plain(text), end="", flush=True)
+            except Detached:
+                return 0
+            if not follow:
+                return 0
+            time.sleep(POLL_SECONDS)

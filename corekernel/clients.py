@@ -1,0 +1,380 @@
+"""Clients: who may attach, and what an attached process may ask of the core.
+
+A *client* is a process that calls services: one that attached, a program started by `run`, or a service process
+(services are clients of each other). The core learns who a client is from the host (credentials of its socket,
+a pidfd), never from what it says.
+
+Over its channel a client says `attach` once; then it may `open` a service that it may call (and gets the frames
+object), `bind` stacks to slots, ask for a `buffer` for large payloads, or for a read-only `token`. The owner of the
+system may ask for more (`owner.py`). A malformed or refused request is answered with an error and changes
+nothing; a client that does not read its answers is cut off. When a client goes, all that was on its account goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from corekernel.channel import Channel, ChannelClosed, ChannelError, Message, close_all
+from corekernel.dispatcher import ABI_VERSION, MAX_SLOTS, Frames
+from corekernel.errors import Denied, HmkError, NoSuchService, TooBig
+from corekernel.objects import KernelObject, Kind, Rights
+from corekernel.owner import Owner, Request
+from corekernel.port import MAX_BULK_BYTES
+from corekernel.supervisor import Instance, ServiceProcess, State
+from corekernel.zygote import Spawned
+
+if TYPE_CHECKING:
+    from corekernel.kernel import Kernel
+
+FIRST_CLIENT = 100
+FIRST_CLIENT_UID = 62000
+CLIENT_UIDS = 1000
+MAX_CLIENTS = 1000
+DEFAULT_BUFFER_LIMIT = 256 << 20
+STACK_KIB = {"c": 32, "python": 48}
+
+
+@dataclass(eq=False)
+class Opened:
+    """A client's frames object for one service, as the core holds it."""
+
+    instance: Instance
+    generation: int
+    made: KernelObject
+    frames: Frames
+    sent: bool = False
+    bound: set[int] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Client:
+    """A process that may call services."""
+
+    number: int
+    channel: Channel
+    uid: int
+    name: str = ""
+    pidfd: int | None = None
+    host_pid: int = 0
+    service: ServiceProcess | None = None
+    spawned: Spawned | None = None
+    parent: int = 0
+    greeted: bool = False
+    trusted: bool = False
+    opened: dict[str, Opened] = field(default_factory=dict)
+    buffer_limit: int = DEFAULT_BUFFER_LIMIT
+    exit_status: int = 0
+
+    @property
+    def calls(self) -> set[str] | None:
+        """Services it may call when it is a service; None for an ordinary client."""
+        if self.service is None:
+            return None
+        return {name for member in self.service.members for name in member.spec.calls}
+
+
+class Clients:
+    """All clients of a system, by number, and their requests. Used on the core's loop thread only."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.by_number: dict[int, Client] = {}
+        self._next_client = FIRST_CLIENT
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._requests: dict[str, Request] = {
+            "open": self._open,
+            "bind": self._bind,
+            "buffer": self._buffer,
+            "token": self._token,
+            **Owner(kernel).requests(),
+        }
+
+    # ---- listening
+
+    def listen(self, sock: socket.socket) -> None:
+        """Accept clients on a bound, listening socket."""
+        self._kernel.loop.watch(sock, lambda: self._accept(sock))
+
+    def _accept(self, sock: socket.socket) -> None:
+        connection, _ = sock.accept()
+        channel = Channel(connection)
+        try:
+            peer, pidfd = channel.peer(), channel.peer_pidfd()
+        except ChannelError:
+            channel.close()
+            return
+        client_uids = range(FIRST_CLIENT_UID, FIRST_CLIENT_UID + CLIENT_UIDS)
+        allowed = self._kernel.composition.attach.allows(peer.uid, self._kernel.owner) or (
+            self._kernel.root and peer.uid in client_uids
+        )
+        if not allowed or len(self.by_number) >= MAX_CLIENTS:
+            text = f"user {peer.uid} may not attach here" if not allowed else "too many clients"
+            self._refuse(channel, pidfd, text)
+            return
+        client = self.new(channel, peer.uid)
+        client.pidfd = pidfd
+        client.trusted = peer.uid in (self._kernel.owner, 0)
+        client.host_pid = _host_pid(pidfd, peer.pid)
+        if pidfd is not None:
+            self._kernel.loop.watch(pidfd, lambda: self.gone(client))
+
+    def _refuse(self, channel: Channel, pidfd: int | None, text: str) -> None:
+        with contextlib.suppress(ChannelError):
+            channel.send_nowait({"error": "denied", "text": text})
+        channel.close()
+        if pidfd is not None:
+            os.close(pidfd)
+
+    def new(self, channel: Channel, uid: int) -> Client:
+        """A new ordinary client on a channel."""
+        client = Client(self._next_client, channel, uid)
+        self._next_client += 1
+        self.by_number[client.number] = client
+        self._kernel.loop.watch(channel, lambda: self._receive(client))
+        return client
+
+    def of_service(self, process: ServiceProcess) -> tuple[Client, Channel]:
+        """The client half of a service process, and the end of its channel that the process gets."""
+        ours, theirs = Channel.pair()
+        client = Client(process.number, ours, process.uid if process.uid is not None else os.getuid(), process.name)
+        client.service = process
+        process.client = client
+        self.by_number[client.number] = client
+        self._kernel.loop.watch(ours, lambda: self._receive(client))
+        return client, theirs
+
+    # ---- requests
+
+    def _receive(self, client: Client) -> None:
+        try:
+            received = client.channel.recv_nowait()
+        except ChannelClosed:
+            self.gone(client)
+            return
+        except ChannelError as error:
+            self.answer(client, {}, {"error": "bad-request", "text": str(error)})
+            return
+        if received is None:
+            return
+        message, fds = received
+        try:
+            self._serve(client, message, fds)
+        except HmkError as error:
+            self.answer(client, message, {"error": _code(error), "text": str(error)})
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            self.answer(client, message, {"error": "bad-request", "text": f"malformed request: {error!r}"})
+        finally:
+            close_all(fds)
+
+    def _serve(self, client: Client, message: Message, fds: list[int]) -> None:
+        what = message.get("do")
+        if what == "attach":
+            self._attach(client, message)
+            return
+        if not client.greeted:
+            raise Denied("attach first")
+        handler = self._requests.get(str(what))
+        if handler is None:
+            raise ValueError(f"unknown request {what!r}")
+        handler(client, message, fds)
+
+    def answer(self, client: Client, request: Message, reply: Message, fds: list[int] | None = None) -> None:
+        """Reply to a request; a client that does not read its replies is cut off."""
+        try:
+            client.channel.send_nowait({**reply, "serial": request.get("serial", 0)}, fds or [])
+        except ChannelError:
+            self._kernel.loop.soon(lambda: self.gone(client))
+
+    def _attach(self, client: Client, message: Message) -> None:
+        if client.greeted:
+            raise Denied("attached already")
+        if message.get("abi") != ABI_VERSION:
+            raise ValueError(f"this system speaks ABI {ABI_VERSION}")
+        client.greeted = True
+        if client.service is None and client.spawned is None:
+            client.name = str(message.get("name", ""))[:32]
+            self._kernel.programs.enter(client)
+        services = {
+            i.name: [self._kernel.supervisor.process_of(i.name).number, i.spec.interface]
+            for i in self._kernel.supervisor.instances.values()
+            if self._may_call(client, i)
+        }
+        self.answer(
+            client,
+            message,
+            {
+                "client": client.number,
+                **self._kernel.timing(),
+                "services": services,
+                "prebind": [name for name in self._kernel.composition.prebind if name in services],
+            },
+        )
+
+    def _may_call(self, client: Client, instance: Instance) -> bool:
+        if client.number == 0:
+            return True
+        calls = client.calls
+        if calls is not None:
+            return instance.name in calls
+        allowed = instance.spec.clients
+        return allowed if isinstance(allowed, bool) else client.uid in allowed
+
+    def instance_for(self, client: Client, name: object) -> Instance:
+        """The service a client names.
+
+        Raises:
+            NoSuchService: there is none.
+            Denied: the client may not call it.
+        """
+        instance = self._kernel.supervisor.instances.get(str(name))
+        if instance is None:
+            raise NoSuchService(f"no service {name!r} in {self._kernel.composition.name}")
+        if not self._may_call(client, instance):
+            raise Denied(f"{client.name or client.number} may not call {name}")
+        return instance
+
+    def _open(self, client: Client, message: Message, fds: list[int]) -> None:
+        instance = self.instance_for(client, message["service"])
+        process = self._kernel.supervisor.process_of(instance.name)
+        if process.state is State.FAILED or process.state is State.STOPPED:
+            raise NoSuchService(f"service {instance.name} is down")
+        if process.state is not State.UP or instance.generation <= int(message.get("after", -1)):
+            waiting = self._waiting.setdefault(process.name, [])
+            waiting.append(lambda: self._reopen(client, message))
+            return
+        opened = client.opened.get(instance.name)
+        if opened is None or opened.generation != instance.generation:
+            made = self._kernel.objects.create(
+                Kind.FRAMES, f"frames.{client.number}.{instance.name}", Frames.SIZE, client.number,
+                instance.generation,
+            )  # fmt: skip
+            opened = Opened(instance, instance.generation, made, Frames(made.fd))
+            client.opened[instance.name] = opened
+        fd = self._kernel.objects.grant(opened.made, client.number, Rights.WRITE)
+        self.answer(client, message, {"generation": opened.generation}, [fd])
+        os.close(fd)
+
+    def _reopen(self, client: Client, message: Message) -> None:
+        """A deferred `open`: the service is up again, or given up."""
+        if client.number not in self.by_number:
+            return
+        try:
+            self._open(client, message, [])
+        except HmkError as error:
+            self.answer(client, message, {"error": _code(error), "text": str(error)})
+
+    def _current(self, client: Client, message: Message) -> Opened:
+        instance = self.instance_for(client, message["service"])
+        opened = client.opened.get(instance.name)
+        if opened is None:
+            raise Denied(f"open {instance.name} first")
+        return opened
+
+    def _bind(self, client: Client, message: Message, fds: list[int]) -> None:
+        opened = self._current(client, message)
+        slots = [int(slot) for slot in message["slots"]]
+        if len(slots) > 256 or not all(0 <= slot < MAX_SLOTS for slot in slots):
+            raise ValueError(f"slots must be at most 256 numbers below {MAX_SLOTS}")
+        if opened.generation != int(message["generation"]):
+            raise Denied("that generation is gone")
+        self._kernel.pools.bind(client, opened, slots, lambda reply: self.answer(client, message, reply))
+
+    def _buffer(self, client: Client, message: Message, fds: list[int]) -> None:
+        opened = self._current(client, message)
+        slot, size = int(message["slot"]), int(message["size"])
+        if not 0 < size <= MAX_BULK_BYTES or size % 4096:
+            raise TooBig(f"a buffer takes 1 to {MAX_BULK_BYTES} bytes, in whole pages")
+        if slot not in opened.bound or opened.generation != int(message["generation"]):
+            raise Denied("that slot is not bound")
+        used = self._kernel.objects.usage(client.number, Kind.BUFFER)
+        if used + size > client.buffer_limit:
+            raise TooBig(f"{used + size} bytes of buffers exceed the limit of {client.buffer_limit}")
+        made = self._kernel.objects.create(Kind.BUFFER, f"buffer.{client.number}", size, client.number)
+        process = self._kernel.supervisor.process_of(opened.instance.name)
+
+        def shared(reply: Message) -> None:
+            if "error" in reply:
+                self._kernel.objects.release(made)
+                self.answer(client, message, {"error": "died", "text": str(reply["error"])})
+                return
+            fd = self._kernel.objects.grant(made, client.number, Rights.WRITE)
+            self.answer(client, message, {"size": size}, [fd])
+            os.close(fd)
+
+        fd = self._kernel.objects.grant(made, opened.instance.number, Rights.WRITE)
+        request = {"do": "buffer", "service": opened.instance.name, "client": client.number}
+        process.request({**request, "slot": slot, "size": size}, shared, [fd])
+        os.close(fd)
+
+    def _token(self, client: Client, message: Message, fds: list[int]) -> None:
+        """A read-only token of the process table."""
+        if message["object"] != "processes":
+            raise NoSuchService(f"no public object {message['object']!r}")
+        fd = self._kernel.objects.grant(self._kernel.process_object, client.number, Rights.READ)
+        made = self._kernel.process_object
+        self.answer(client, message, {"object": made.number, "size": made.size}, [fd])
+        os.close(fd)
+
+    def gone(self, client: Client) -> None:
+        """A client has ended or closed its channel: nothing of it stays."""
+        if self.by_number.pop(client.number, None) is None:
+            return
+        self._kernel.loop.forget(client.channel)
+        client.channel.close()
+        if client.pidfd is not None:
+            self._kernel.loop.forget(client.pidfd)
+            os.close(client.pidfd)
+            client.pidfd = None
+        for process in self._kernel.supervisor.processes.values():
+            if process.state in (State.UP, State.STARTING) and process is not client.service:
+                process.tell({"do": "drop", "client": client.number})
+        client.opened.clear()
+        self._kernel.objects.forget(client.number)
+        if client.service is None:
+            self._kernel.programs.ended(client)
+
+    def usage(self, number: int) -> tuple[int, int] | None:
+        """Bytes of buffers and of bound stacks on a client's account; None when there is no such client."""
+        client = self.by_number.get(number)
+        if client is None:
+            return None
+        stacks = sum(len(o.bound) * STACK_KIB[o.instance.spec.language.value] << 10 for o in client.opened.values())
+        return self._kernel.objects.usage(number, Kind.BUFFER), stacks
+
+    def retry_opens(self, process: str) -> None:
+        """A process of services is up, or given up: answer those who waited to open one of its services."""
+        for retry in self._waiting.pop(process, []):
+            retry()
+
+    def end_calls(self, services: set[str]) -> None:
+        """Services died: end every call in flight to them; their frames are of no use any more."""
+        for client in list(self.by_number.values()):
+            for name in services & set(client.opened):
+                opened = client.opened.pop(name)
+                for slot in opened.bound:
+                    opened.frames.kill(slot)
+                self._kernel.objects.release(opened.made)
+
+
+def _code(error: HmkError) -> str:
+    for kind, code in ((Denied, "denied"), (NoSuchService, "no-service"), (TooBig, "too-big")):
+        if isinstance(error, kind):
+            return code
+    return "failed"
+
+
+def _host_pid(pidfd: int | None, fallback: int) -> int:
+    """A client's pid as the host's /proc shows it (0 when it cannot be told)."""
+    if pidfd is None:
+        return fallback
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}") as info:
+            fields: dict[str, Any] = dict(line.split(":", 1) for line in info if ":" in line)
+    except OSError:
+        return fallback
+    return max(0, int(str(fields.get("Pid", fallback)).split()[0]))

@@ -1,0 +1,202 @@
+"""Who else touches the slot in the model: the control thread, a notifying carrier, and the core.
+
+The control thread binds and unbinds (hmk_pool_bind, hmk_pool_unbind, then hmk_pool_parked until the carrier has left);
+the notifier changes the condition and calls hmk_notify; the core, told by the host that the service's last thread
+is gone, runs hmk_frames_kill.
+"""
+
+from __future__ import annotations
+
+from corekernel.native.model.state import (
+    DIED,
+    REPLY,
+    SLEEP,
+    UNBOUND,
+    Moves,
+    Scenario,
+    State,
+    kick,
+    may,
+    must,
+    phase,
+    ready,
+    sequence,
+    wake_command,
+    wake_wait_word,
+    wake_word,
+    with_carrier,
+    word_of,
+)
+
+# ---- the control thread ----
+
+
+def control(s: State, sc: Scenario) -> Moves:
+    """The control thread's step."""
+    if s.control == "idle":
+        yield from _idle(s, sc)
+    elif s.control.startswith("unbind"):
+        yield from _unbind(s, sc)
+    elif s.control.startswith("bind"):
+        yield from _bind(s, sc)
+
+
+def _idle(s: State, sc: Scenario) -> Moves:
+    if s.at in ("dead", "hostile") and not s.forced:
+        after = s._replace(forced=True, control="unbind.load" if s.bound >= 0 else "idle")
+        yield must("control: its client is gone", after._replace(target=max(s.bound, 0)))
+    elif s.at == "unbound":
+        yield from _take(s, sc)
+    elif s.unbinds and s.bound >= 0:
+        after = s._replace(control="unbind.load", target=s.bound, unbinds=s.unbinds - 1)
+        yield may("control: unbinds", after)
+
+
+def _take(s: State, sc: Scenario) -> Moves:
+    """hmk_pool_take: any parked carrier."""
+    for i, c in enumerate(s.carriers):
+        if c.parked:
+            after = s._replace(control="bind.load", target=i)
+            if "taken before told" in sc.wrong:
+                after = with_carrier(after, i, parked=False)
+            yield must(f"control: takes carrier {i}", after)
+
+
+def _bind(s: State, sc: Scenario) -> Moves:
+    i = s.target
+    if s.control == "bind.load":
+        yield must("control: open_slot loads", s._replace(control="bind.swap", control_seen=s.word))
+    elif s.control == "bind.swap":
+        after = s._replace(word=word_of(sequence(s.word), REPLY), bound=i, control_seen=0, control="bind.run")
+        after = with_carrier(after, i, sequence=sequence(s.word))
+        fails = s._replace(control="bind.load", control_seen=0)
+        yield must("control: open_slot swaps", after if s.word == s.control_seen else fails)
+    elif s.control == "bind.run":
+        yield must("control: RUN", with_carrier(s, i, run=True)._replace(control="bind.taken"))
+    elif s.control == "bind.taken":
+        yield must("control: no longer parked", with_carrier(s, i, parked=False)._replace(control="bind.wake"))
+    else:
+        after = wake_command(s, i)._replace(control="idle")
+        yield must("control: bound", after._replace(at="fill") if s.at == "unbound" else after)
+
+
+def _unbind(s: State, sc: Scenario) -> Moves:
+    i = s.target
+    if s.control == "unbind.load":
+        yield from _close_load(s)
+    elif s.control == "unbind.swap":
+        yield from _close_swap(s, sc)
+    elif s.control == "unbind.command":
+        after = with_carrier(s, i, run=False)
+        leaves = "rebind before parked" in sc.wrong and not s.forced
+        yield must("control: PARK", after._replace(control="idle" if leaves else "unbind.poll"))
+    elif s.carriers[i].parked:
+        yield must("control: has its carrier back", s._replace(control="idle"))
+    elif s.control == "unbind.poll":
+        kicked = s if "command without kick" in sc.wrong else kick(s, i)
+        if "kick once" in sc.wrong:
+            yield must("control: kicks once", kicked._replace(control="unbind.await"))
+        elif kicked is not s:
+            yield must("control: kicks", kicked)
+
+
+def _close_load(s: State) -> Moves:
+    if ready(s.word):
+        yield must("control: close_slot loads", s._replace(control="unbind.swap", control_seen=s.word))
+    elif s.forced:
+        yield must("control: busy, but forced", s._replace(control="unbind.command"))
+    else:
+        yield must("control: busy", s._replace(control="idle"))
+
+
+def _close_swap(s: State, sc: Scenario) -> Moves:
+    if s.word != s.control_seen and "close by store" not in sc.wrong:
+        yield must("control: close_slot swap fails", s._replace(control="unbind.load", control_seen=0))
+        return
+    word = s.control_seen & ~SLEEP | UNBOUND
+    yield must("control: UNBOUND", s._replace(word=word, bound=-1, control_seen=0, control="unbind.command"))
+
+
+# ---- a carrier that changes the condition ----
+
+
+def notifier(s: State, sc: Scenario) -> Moves:
+    """The notifier's next step: its script, or the hmk_notify it is in."""
+    if s.notifier == "script":
+        yield from _script(s, sc)
+    elif s.notifier != "dead":
+        at, seen, after = _notify(s, s.notifier, s.notifier_seen, sc)
+        yield must("notifier: " + s.notifier, after._replace(notifier=at or "script", notifier_seen=seen))
+
+
+def _script(s: State, sc: Scenario) -> Moves:
+    if s.script == len(sc.script):
+        return
+    word, after = sc.script[s.script], s._replace(script=s.script + 1)
+    if word == "s":
+        yield must("notifier: condition becomes true", after._replace(holds=True))
+    elif word == "c":
+        yield must("notifier: another caller consumes it", after._replace(holds=False))
+    elif s.registered:
+        yield must("notifier: takes the waiter", after._replace(registered=False, notifier="notify.load"))
+    else:
+        yield must("notifier: nobody waits", after)
+
+
+def _notify(s: State, at: str, seen: int, sc: Scenario, always: bool = False) -> tuple[str, int, State]:
+    """hmk_notify: where its caller goes next ("" out), what it has seen, and the state after."""
+    if at == "notify.load":
+        return "notify.swap", s.wait, s
+    if at == "notify.wake":
+        return "", 0, wake_wait_word(s)
+    if s.wait != seen:
+        return "notify.load", 0, s
+    wake = (seen & 1 or always) and "notify never wakes" not in sc.wrong
+    return (
+        "notify.wake" if wake else "",
+        0,
+        s._replace(wait=((seen & ~1) + 2) & sc.mask),
+    )
+
+
+# ---- the core ----
+
+
+def core(s: State, sc: Scenario) -> Moves:
+    """The service may die at any step; then the core ends the slot."""
+    if s.core == "watch":
+        if sc.service_dies:
+            yield may("service: DIES", _vanish(s))
+    elif s.core == "kill.load":
+        yield must("core: kill loads", s._replace(core="kill.exchange", core_seen=s.word))
+    elif s.core == "kill.exchange":
+        to = "notify.load" if "kill wakes only sleepers" in sc.wrong and not s.word & SLEEP else "kill.wake"
+        after = s._replace(word=word_of(sequence(s.core_seen), DIED), core=to, core_seen=0)
+        yield must("core: DIED", _kill_only(after, sc))
+    elif s.core == "kill.wake":
+        yield must("core: wakes the caller", _kill_only(wake_word(s)._replace(core="notify.load"), sc))
+    elif s.core != "done":
+        always = "kill wakes only sleepers" not in sc.wrong
+        at, seen, after = _notify(s, s.core, s.core_seen, sc, always)
+        yield must("core: " + s.core, after._replace(core=at or "done", core_seen=seen))
+
+
+def _kill_only(s: State, sc: Scenario) -> State:
+    """The mistake: a death that does not notify."""
+    skip = "kill without notify" in sc.wrong and s.core == "notify.load"
+    return s._replace(core="done") if skip else s
+
+
+def _vanish(s: State) -> State:
+    gone = tuple(c._replace(at="dead", seen=0, sample=0) for c in s.carriers)
+    return s._replace(carriers=gone, control="dead", control_seen=0, notifier="dead", notifier_seen=0, core="kill.load")
+
+
+def killed(s: State) -> bool:
+    """Whether the core has set DIED."""
+    return s.core not in ("watch", "kill.load", "kill.exchange")
+
+
+def died_was_lost(s: State) -> bool:
+    """DIED is final."""
+    return killed(s) and phase(s.word) != DIED

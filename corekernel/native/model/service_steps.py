@@ -1,0 +1,316 @@
+"""The service of the model: carriers, the notifying carrier and the control thread of `carrier.c`, and the core.
+
+As in the client, one path stands for spin, yield and sleep. Every function is one program counter, one shared access.
+A carrier's `spent` counts its steps since it was told to park; a compare-and-swap that fails is not counted, since it
+fails only when somebody else moved the word in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from corekernel.native.model.state import (
+    AGAIN,
+    CANCELLED,
+    DIED,
+    EINTR,
+    GAVE_UP,
+    NESTED,
+    NESTED_REPLY,
+    OK,
+    REPLY,
+    REQUEST,
+    SLEEP,
+    WAIT,
+    Carrier,
+    Moves,
+    Scenario,
+    State,
+    may,
+    must,
+    phase,
+    sequence,
+    wake_word,
+    with_carrier,
+    word_of,
+)
+
+Step = Callable[[State, int, Carrier, Scenario], Moves]
+
+
+def step(text: str, s: State, i: int, **changes: object) -> Moves:
+    """One carrier moves on."""
+    yield must(f"carrier {i}: {text}", with_carrier(s, i, **changes))
+
+
+# ---- waiting: serve(), hmk_call_back(), hmk_wait_phase() ----
+
+
+def serve(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """serve(): load the command."""
+    return step("looks for a request", s, i, at="load") if c.run else step("leaves", s, i, at="park")
+
+
+def load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """ended(): load the word."""
+    if phase(s.word) == NESTED if c.nested else not _calls_for(s.word, sc):
+        return step("nothing yet", s, i, at="command", seen=s.word)
+    to = "nested.collect" if c.nested else _calls_for(s.word, sc)
+    return step(f"sees {s.word:#x}", s, i, at=to, seen=s.word, result=AGAIN)
+
+
+def _calls_for(word: int, sc: Scenario) -> str:
+    """What a bound carrier must do about a word: serve a request, let go of one given up unseen, or nothing."""
+    if phase(word) == CANCELLED and "given up unseen is ignored" not in sc.wrong:
+        return "let.go"
+    return "admit" if phase(word) == REQUEST else ""
+
+
+def command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """slumber(): load the command; then what the last sleep said."""
+    if not c.run and c.nested:
+        return step("told to leave a call back", s, i, at="publish", seen=0, result=AGAIN, nested=False, status=DIED)
+    if not c.run or c.result == EINTR:
+        return step("ends its wait", s, i, at="load" if c.nested else "serve", seen=0, result=AGAIN)
+    return step("goes to sleep", s, i, at="futex" if c.seen & SLEEP else "sleep.swap", result=AGAIN)
+
+
+def sleep_swap(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """slumber(): set HMK_SLEEP."""
+    if s.word != c.seen:
+        return step("SLEEP swap fails", s, i, at="load", seen=0)
+    flagged = c.seen | SLEEP
+    return step("sets SLEEP", s._replace(word=flagged), i, at="futex", seen=flagged)
+
+
+def futex(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """futex_wait: compare and block, one step of the kernel."""
+    if s.word == c.seen or "futex without compare" in sc.wrong:
+        return step("sleeps", s, i, at="sleeping", seen=0)
+    return step("futex says EAGAIN", s, i, at="load", seen=0)
+
+
+def sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In futex_wait."""
+    yield may(f"carrier {i}: wakes spuriously", with_carrier(s, i, at="load"))
+
+
+# ---- one call: serve_call() ----
+
+
+def admit(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """admit(): copy the leg, check the sequence, start the handler."""
+    number, bit = sequence(c.seen), 1 << sequence(c.seen)
+    forged = number != (c.sequence + 1) & sc.mask
+    if not sc.hostile:
+        s = s._replace(ran=s.ran | bit, faulty=_wrong_run(s, i, number, forged) or s.faulty)
+    first = {"w": _order(sc)[0], "n": "nested.fill"}.get(s.leg.operation, "publish")
+    to = "publish" if forged else first
+    return step(f"runs the handler of {number}", s, i, at=to, seen=0, sequence=number, status=OK)
+
+
+def _wrong_run(s: State, i: int, number: int, forged: bool) -> str:
+    if s.ran & 1 << number:
+        return "a handler ran twice for one request"
+    if s.bound != i:
+        return "a handler ran on a slot that its carrier is not bound to"
+    if forged or s.leg.request != number:
+        return "a handler saw another request's arguments"
+    return ""
+
+
+def let_go(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """serve(): a request given up before its carrier saw it is not run, and its slot is usable again."""
+    number = sequence(c.seen)
+    if not sc.hostile:
+        s = s._replace(ran=s.ran | 1 << number)
+    return step("lets go of a given-up request", s, i, at="reply", seen=0, sequence=number)
+
+
+def _order(sc: Scenario) -> tuple[str, ...]:
+    """Condition.wait_for: sample the count, register the caller, test; and three wrong ways."""
+    if "sample after test" in sc.wrong:
+        return "register", "test", "sample", "publish"
+    if "sample after register" in sc.wrong:
+        return "register", "sample", "test", "publish"
+    if "test before register" in sc.wrong:
+        return "sample", "test", "register", "publish"
+    return "sample", "register", "test", "publish"
+
+
+def _after(at: str, sc: Scenario) -> str:
+    order = _order(sc)
+    return order[order.index(at) + 1]
+
+
+def sample(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """Condition.wait_for: hmk_sequence, before anything else."""
+    return step("samples the count", s, i, at=_after("sample", sc), sample=0 if sc.hostile else s.wait & ~1)
+
+
+def register(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """Condition.wait_for: the caller joins the waiters."""
+    return step("registers the caller", s._replace(registered=True), i, at=_after("register", sc))
+
+
+def test(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """Condition.wait_for: test; leave the waiters, or answer WAIT."""
+    if s.holds:
+        return step("condition holds", s._replace(registered=False), i, at="publish", status=OK, sample=0)
+    return step("condition does not hold", s, i, at=_after("test", sc), status=WAIT)
+
+
+def nested_fill(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """hmk_call_back(): fill the nested leg, load the word, judge it."""
+    return step("calls back", s, i, at="nested.load")
+
+
+def nested_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """enter_nested(): load the word."""
+    if phase(s.word) in (REQUEST, NESTED_REPLY):
+        return step("enters the call back", s, i, at="nested.swap", seen=s.word)
+    if phase(s.word) != CANCELLED and not sc.hostile:
+        s = s._replace(faulty="a call back found a phase that nobody may make")
+    return step("may not call back", s, i, at="publish", status=GAVE_UP)
+
+
+def nested_swap(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """enter_nested(): NESTED."""
+    if s.word != c.seen:
+        return step("NESTED swap fails", s, i, at="nested.load", seen=0, spent=max(0, c.spent - 2))
+    wake = c.seen & SLEEP and "nested clears sleep" not in sc.wrong
+    after = s._replace(word=word_of(c.sequence, NESTED))
+    return step("NESTED", after, i, at="nested.wake" if wake else "load", seen=0, nested=True)
+
+
+def nested_wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """futex_wake after SLEEP was seen."""
+    return step("wakes the caller", wake_word(s), i, at="load")
+
+
+def nested_collect(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """hmk_call_back(): the caller answered, or gave up."""
+    status = OK if phase(c.seen) == NESTED_REPLY else GAVE_UP
+    return step("call back is over", s, i, at="publish", seen=0, nested=False, status=status)
+
+
+def publish(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """publish(): write the reply into the leg."""
+    leg = s.leg if sc.hostile else s.leg._replace(answers=c.sequence, status=c.status, wait_sequence=c.sample)
+    to = "reply.load" if "reply by store" in sc.wrong else "reply"
+    return step("writes the reply", s._replace(leg=leg), i, at=to, status=OK, sample=0)
+
+
+def reply(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """serve_call(): the exchange; whatever the caller did meanwhile, the slot is usable again."""
+    sleeps = (c.seen if "reply by store" in sc.wrong else s.word) & SLEEP
+    to = "wake" if sleeps and "reply never wakes" not in sc.wrong else "serve"
+    return step("REPLY", s._replace(word=word_of(c.sequence, REPLY)), i, at=to, seen=0)
+
+
+def reply_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """The mistake: test SLEEP first, then store."""
+    return step("tests SLEEP too early", s, i, at="reply", seen=s.word)
+
+
+def wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """futex_wake after SLEEP was seen."""
+    return step("wakes the caller", wake_word(s), i, at="serve")
+
+
+# ---- parked: park(), carrier_main() ----
+
+
+def park(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """park(): on the free list again."""
+    return step("is parked", s, i, at="park.parked", parked=True, sequence=0, seen=0, spent=0)
+
+
+def park_parked(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """carrier_main(): load `parked`, before the command: a carrier told RUN, then PARK, parks once more."""
+    return step("loads parked", s, i, at="park.load", seen=int(c.parked or "parks only once" in sc.wrong))
+
+
+def park_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """carrier_main(): load the command."""
+    if c.run:
+        return step("is told to run", s, i, at="serve", seen=0)
+    return step("stays parked", s, i, at="park.futex", seen=0) if c.seen else step("leaves", s, i, at="park")
+
+
+def park_futex(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """futex_wait on the command: a private word."""
+    return step("waits for a command", s, i, at="park.parked" if c.run else "park.sleeping")
+
+
+def park_sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In futex_wait on the command."""
+    yield may(f"carrier {i}: wakes spuriously", with_carrier(s, i, at="park.parked"))
+
+
+# ---- polled: poller_main(), one thread for all carriers; each carrier's turn is modelled as its own steps ----
+
+
+def poll(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """poller_main(): load `parked`."""
+    return iter(()) if c.parked else step("polled: is not parked", s, i, at="poll.command", seen=0)
+
+
+def poll_command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """poller_main(): load the command."""
+    return step("polled: loads the command", s, i, at="poll.word" if c.run else "park")
+
+
+def poll_word(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """poller_main(): load the word."""
+    return step(f"polled: {s.word:#x}", s, i, at=_calls_for(s.word, sc) or "poll", seen=s.word)
+
+
+STEPS: Mapping[str, Step] = {
+    "serve": serve,
+    "load": load,
+    "command": command,
+    "sleep.swap": sleep_swap,
+    "futex": futex,
+    "sleeping": sleeping,
+    "admit": admit,
+    "let.go": let_go,
+    "sample": sample,
+    "register": register,
+    "test": test,
+    "nested.fill": nested_fill,
+    "nested.load": nested_load,
+    "nested.swap": nested_swap,
+    "nested.wake": nested_wake,
+    "nested.collect": nested_collect,
+    "publish": publish,
+    "reply": reply,
+    "reply.load": reply_load,
+    "wake": wake,
+    "park": park,
+    "park.parked": park_parked,
+    "park.load": park_load,
+    "park.futex": park_futex,
+    "park.sleeping": park_sleeping,
+}
+POLLED: Mapping[str, Step] = {
+    **STEPS,
+    "serve": poll,
+    "park.parked": poll,
+    "poll": poll,
+    "poll.command": poll_command,
+    "poll.word": poll_word,
+}
+
+
+def carriers(s: State, sc: Scenario) -> Moves:
+    """The steps of every carrier."""
+    steps = POLLED if sc.polled else STEPS
+    for i, c in enumerate(s.carriers):
+        if c.at not in steps:
+            continue
+        for move in steps[c.at](s, i, c, sc):
+            after = move.after.carriers[i]
+            if sc.hostile and not after.run and not after.parked and move.must:
+                move = must(move.label, with_carrier(move.after, i, spent=after.spent + 1))
+            yield move

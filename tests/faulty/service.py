@@ -1,0 +1,46 @@
+"""A service that misbehaves as told, for tests: the echo service with handlers that can be seen and held.
+
+* `work` says "working" on the console, then sleeps instead of burning a CPU;
+* `fail` tries, as a service, what the composition does not allow it (option `reach`: a service to open), and says on the
+  console what became of it;
+* option `refuse_to_start` raises while the service is made;
+* option `reach_at_start` asks for a port that the composition does not list.
+"""
+
+from __future__ import annotations
+
+import time
+
+from bench.echo.service import Service as Echo
+from corekernel.attachment import RemotePort
+from corekernel.errors import HmkError
+from corekernel.port import Caller
+from corekernel.service import Environment
+
+
+class Service(Echo):
+    """See the module."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._environment = environment
+        if environment.options.get("refuse_to_start"):
+            raise RuntimeError("this service does not want to")
+        if name := environment.options.get("reach_at_start"):
+            environment.port(str(name))
+
+    def work(self, caller: Caller, ns: int) -> None:
+        """See the module."""
+        self._environment.log("working")
+        time.sleep(ns / 1e9)
+
+    def fail(self, caller: Caller) -> None:
+        """See the module."""
+        port = self._environment.port("core")
+        assert isinstance(port, RemotePort)
+        try:
+            port._attachment.ask({"do": "open", "service": self._environment.options["reach"]})
+        except HmkError as error:
+            self._environment.log(f"refused: {type(error).__name__}: {error}")
+        else:
+            self._environment.log("allowed")
