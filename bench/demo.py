@@ -30,6 +30,7 @@ from corekernel import boot, composition
 from corekernel.channel import Message
 from corekernel.cli import status, systems
 from corekernel.cli.text import amount, duration, table
+from corekernel.port import INLINE_BYTES
 
 VICTIMS = ((1 / 3, "example"), (2 / 3, "procmgr"))
 BAR = 32
@@ -78,21 +79,27 @@ def main() -> int:
 
 def _stream(system: shim.System, library: Path) -> bool:
     """Run the client, kill services meanwhile, show it all; whether every digest was right."""
-    print(f"\nA client streams {library} through `example.digest`; two services are killed meanwhile (kill -9).")
+    print(f"\nA client streams {library} through `example.digest`;")
+    print("two services are killed meanwhile (kill -9).")
     number, lines = _start_client(system, library)
     show = Show()
     for facts in lines:
         if "files" in facts:
             show.files = int(facts["files"])
-            print(f"  {show.files} files, {amount(facts['bytes'])}; up to 3,584 bytes travel in the call's frame,")
-            print("  more through a shared buffer", flush=True)
+            print(
+                f"  {show.files} files, {amount(facts['bytes'])}: up to {INLINE_BYTES:,} bytes travel in the frame",
+                end="",
+            )
+            print(" of the call, more in a shared buffer", flush=True)
         else:
             show.last = facts
             _kill_when_due(system, show)
             _progress(show.line())
-    ended = int(system.ask("result", number=number)["status"])
-    _finish(system, show)
-    return ended == 0
+    good = int(system.ask("result", number=number)["status"]) == 0
+    print(f"\r{show.line()}\033[K" if sys.stdout.isatty() else show.line())
+    print(f"  {_verdict(system, show, good)}\n")
+    _costs(show.last.get("latency", []))
+    return good
 
 
 def _start_client(system: shim.System, library: Path) -> tuple[int, Iterator[Message]]:
@@ -144,14 +151,15 @@ def _progress(line: str) -> None:
         print(f"\r{line}\033[K", end="", flush=True)
 
 
-def _finish(system: shim.System, show: Show) -> None:
-    print(f"\r{show.line()}")
-    wrong = show.last.get("wrong", ["the client ended early"])
+def _verdict(system: shim.System, show: Show, good: bool) -> str:
+    """What came of the client, in one line."""
+    wrong = show.last.get("wrong")
+    if wrong:
+        return f"{len(wrong)} digests are WRONG, such as that of {wrong[0]}"
+    if not good:
+        return "the client FAILED before it was done"
     deaths = sum(process["deaths"] for process in system.ask("status")["processes"])
-    print(systems.console(system)); print([(process["name"],process["deaths"]) for process in system.ask("status")["processes"]])
-    verdict = "every digest is right" if not wrong else f"{len(wrong)} WRONG, such as {wrong[0]}"
-    print(f"  {verdict}; services killed {len(show.kills)}, restarted {deaths}; the client saw no error")
-    _costs(show.last.get("latency", []))
+    return f"every digest is right; {len(show.kills)} services killed, {deaths} deaths, and the client saw no error"
 
 
 def _costs(latency: list[tuple[str, float, float]]) -> None:
@@ -162,7 +170,7 @@ def _costs(latency: list[tuple[str, float, float]]) -> None:
         row = peers.measure(PIPE, "free", size, PEER_SECONDS)
         shown = (f"{row.p50_ns / 1e3:,.1f}", f"{row.p99_ns / 1e3:,.1f}") if row.n else ("-", row.note or "-")
         rows.append((what, *shown))
-    print("\n" + "\n".join(table(rows, right=(1, 2))))
+    print("\n".join(table(rows, right=(1, 2))))
 
 
 def _left_behind(family: list[psutil.Process], name: str, mounts: str) -> str:

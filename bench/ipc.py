@@ -73,9 +73,9 @@ def measure(plan: Plan, cases: Collection[str] = CASES) -> Iterator[Row]:
         yield from peers.rows(plan.peers_s, [place], sizes)
     if sizes:
         for place in PLACEMENTS:
-            yield from (row for row in raw.rows(plan.peers_s, [place], sizes) if row.case != "hog")
+            yield from (row for row in raw.rows(plan.budget_s, [place], sizes) if row.case != "hog")
     if "hog" in cases:
-        yield from raw.hog_rows(plan.peers_s)
+        yield from raw.hog_rows(plan.budget_s)
 
 
 def line(row: Row) -> str:

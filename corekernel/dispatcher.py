@@ -414,9 +414,9 @@ class CarrierPool:
         if lib.hmk_pool_set_bulk(self.c, carrier, ffi.cast("char *", mapping.buffer), mapping.size):
             raise MemoryError("no memory for a buffer record")
 
-    def set_next(self, carrier: int, link: Link) -> None:
-        """C services only: where the carrier's chain goes on."""
-        lib.hmk_pool_set_next(self.c, carrier, link.c)
+    def set_next(self, carrier: int, link: Link | None) -> None:
+        """C services only: where the carrier's chain goes on. The caller keeps the link alive until it sets another."""
+        lib.hmk_pool_set_next(self.c, carrier, link.c if link else ffi.NULL)
 
 
 def accept_nested(link: Link, pool: CarrierPool, key: int, record: Bound) -> None:

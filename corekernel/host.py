@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corekernel import dispatcher
-from corekernel.attachment import Attachment, RemotePort
+from corekernel.attachment import Attachment, Held, RemotePort
 from corekernel.channel import Channel, ChannelClosed, Message
 from corekernel.dispatcher import CarrierPool, Frames, Link, Mapping, PoolPage, Variant, WaitPolicy
 from corekernel.errors import HmkError, NoSuchService, Status, WouldWait
@@ -191,6 +191,7 @@ class Local:
     records: dict[int, BoundCaller] = field(default_factory=dict)  # by carrier
     by_slot: dict[tuple[int, int], int] = field(default_factory=dict)  # (client, slot) -> carrier
     buffers: dict[int, list[Mapping]] = field(default_factory=dict)  # by carrier
+    chains: dict[int, Held] = field(default_factory=dict)  # by carrier; C services only
     may_grow: int = 0  # carriers that the core still allows
 
     @property
@@ -352,18 +353,17 @@ class Host:
         local.records[carrier] = record
         local.by_slot[client, slot] = carrier
         if local.spec["language"] == "c" and local.spec["options"].get("next"):
-            local.pool.set_next(carrier, self._chain_link(local, str(local.spec["options"]["next"])))
+            held = local.chains[carrier] = self._chain_link(str(local.spec["options"]["next"]))
+            local.pool.set_next(carrier, held.links[0])
         return True
 
-    def _chain_link(self, local: Local, service: str) -> Link:
-        """For C services: a bound link to the next service of a chain, for one carrier."""
+    def _chain_link(self, service: str) -> Held:
+        """For C services: a bound link to the next service of a chain, for one carrier; given back when dropped."""
         if self.attachment is None:
             raise NoSuchService(service)
-        session = self.attachment.session(service)
-        link, bound = session.take(self.attachment.policy)
-        if not bound:
-            self.attachment.bind(session, [link])
-        return link
+        held = Held(self.attachment.session(service))
+        self.attachment.another_link(held)
+        return held
 
     def _buffer(self, message: Message, fds: list[int]) -> Message:
         local = self._locals[message["service"]]
@@ -410,6 +410,9 @@ class Host:
         if record is not None:
             local.by_slot.pop((record.client, record.thread), None)
             record.bulk = NO_BUFFER
+        if carrier in local.chains:
+            local.pool.set_next(carrier, None)  # before the link goes
+            del local.chains[carrier]
         local.buffers.pop(carrier, None)  # unmapped when the last view of them goes
 
     def _drop(self, message: Message, fds: list[int]) -> None:

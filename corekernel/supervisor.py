@@ -318,6 +318,7 @@ class Supervisor:
             for made in instance.objects:
                 kernel.objects.release(made)
             instance.objects = []
+            instance.page = None  # its counters died with it
         if not stopped:
             self._restart_later(process, now)
 

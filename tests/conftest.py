@@ -39,7 +39,6 @@ from corekernel.composition import Composition
 
 T = TypeVar("T")
 Facts = dict[str, Any]
-Tell = Callable[[Any], None]
 
 PATIENCE = 20.0
 CALL_SECONDS = 15.0
@@ -112,6 +111,24 @@ def stopped(pid: int) -> bool:
 # ---- client processes
 
 
+class Tell:
+    """What a `Child` has of the test: it tells facts, and pauses until the test lets it go on."""
+
+    def __init__(self, writing: int, reading: int) -> None:
+        self._writing, self._reading = writing, reading
+
+    def say(self, message: Facts) -> None:
+        """One line of JSON."""
+        os.write(self._writing, json.dumps(message).encode() + b"\n")
+
+    def __call__(self, fact: Any) -> None:
+        self.say({"fact": fact})
+
+    def pause(self) -> None:
+        """Wait for `Child.go`."""
+        os.read(self._reading, 1)
+
+
 class Child:
     """A fork of the test that runs `body(tell)`; what it tells, and at last returns, can be heard as JSON.
 
@@ -120,27 +137,24 @@ class Child:
 
     def __init__(self, body: Callable[[Tell], Any]) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC)
+        self._going, self._go = os.pipe2(os.O_CLOEXEC)
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._live(body, writing)
+            self._live(body, Tell(writing, self._going))
         os.close(writing)
         self._stream = os.fdopen(reading, "rb", buffering=0)
         self._text = b""
         self.status: int | None = None
 
     @staticmethod
-    def _live(body: Callable[[Tell], Any], writing: int) -> None:
-        def say(message: Facts) -> None:
-            os.write(writing, json.dumps(message).encode() + b"\n")
-
+    def _live(body: Callable[[Tell], Any], tell: Tell) -> None:
         try:
-            namespaces.prctl(namespaces.PR_SET_CHILD_SUBREAPER, 0)
-            say({"result": body(lambda fact: say({"fact": fact}))})
+            tell.say({"result": body(tell)})
         except BaseException:
             with contextlib.suppress(OSError):
-                say({"failure": traceback.format_exc()})
+                tell.say({"failure": traceback.format_exc()})
         finally:
             os._exit(0)
 
@@ -183,6 +197,10 @@ class Child:
                 os.kill(self.pid, signal.SIGKILL)
             self.reap()
 
+    def go(self) -> None:
+        """End its `pause`, the present one or the next."""
+        os.write(self._go, b"!")
+
     def waits(self) -> None:
         """Return once it sleeps in a call."""
         until(lambda: in_futex(self.pid), f"client {self.pid} waits in a call")
@@ -190,7 +208,10 @@ class Child:
     def close(self) -> None:
         """End it and let go of it."""
         self.kill()
-        self._stream.close()
+        if not self._stream.closed:
+            self._stream.close()
+            os.close(self._go)
+            os.close(self._going)
 
 
 # ---- systems

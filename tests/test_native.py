@@ -280,9 +280,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def echoes(client: Client, program: Path, slots: int) -> None:
-    """The service answers on every slot of a client."""
+    """The service answers on every slot of a client, which then leaves (its frames must outlive its carriers)."""
     with running(client, program, *client.words(), str(slots)) as process:
         assert int(finish(process).split()[-1]) >= 16 * slots
+    client.drop()
 
 
 @pytest.mark.parametrize("seed", [1, 20241])

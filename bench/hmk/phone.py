@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import shim
 from bench.hmk import cell
@@ -48,7 +48,7 @@ class Timetable:
         """What one thread does: call at its times until the end."""
         period = self.threads * 10**9 // self.per_s
 
-        def call() -> array[int]:
+        def call() -> Sequence[int]:
             first = self.begin_ns + period * index // self.threads
             return client.paced_calls(first, period, self.begin_ns + int(self.budget_s * 1e9))
 

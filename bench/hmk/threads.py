@@ -68,7 +68,7 @@ def cost(side: str, count: int) -> Row:
 
 
 def shortage(side: str, count: int) -> Row:
-    """Failed calls where pools hold stacks for a quarter of the threads; the times are of whole calls, waits included."""
+    """Failed calls where pools hold stacks for a quarter of the threads; times include the waits for a stack."""
     row = Row("ipc", "threads", "hmk", side, "free", clients=count, unit="failed calls")
     most = max(2, count // 4)
     try:

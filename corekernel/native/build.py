@@ -5,7 +5,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("wait.c", "client.c", "carrier.c", "echo.c", "python.c")
+SOURCES = ("wait.c", "client.c", "handler.c", "carrier.c", "pool.c", "core.c", "echo.c", "python.c")
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "abi.cdef.h").read_text())

@@ -5,13 +5,13 @@
 
 enum { OP_NULL = 1, OP_ECHO = 2, OP_CHAIN = 3, OP_WORK = 4 };
 
-int hmk_pool_set_next(struct hmk_pool *pool, uint32_t carrier, struct hmk_link *next) {
+int hmk_pool_set_next(struct hmk_pool* pool, uint32_t carrier, struct hmk_link* next) {
   pool->carriers[carrier].next = next;
   return 0;
 }
 
-static int64_t chain(struct hmk_context *context) {
-  struct hmk_link *next = context->owner ? context->owner->next : NULL;
+static int64_t chain(struct hmk_context* context) {
+  struct hmk_link* next = context->owner ? context->owner->next : NULL;
   context->returns = 1;
   context->rets[0] = 1;
   if (!next || context->registers < 1 || context->args[0] <= 1) return HMK_OK;
@@ -23,21 +23,21 @@ static int64_t chain(struct hmk_context *context) {
   return status;
 }
 
-static int64_t work(struct hmk_context *context) {
+static int64_t work(struct hmk_context* context) {
   uint64_t khz = context->owner->pool->policy->tick_khz;
   uint64_t until = hmk_ticks() + (context->registers ? context->args[0] : 0) * khz / 1000000;
   while (hmk_ticks() < until) hmk_pause();
   return HMK_OK;
 }
 
-static int64_t echo(struct hmk_context *context) {
+static int64_t echo(struct hmk_context* context) {
   context->returns = 1;
   context->rets[0] = context->in_length;
   return hmk_reply(context, context->in, context->in_length) ? HMK_E_TOO_BIG : HMK_OK;
 }
 
 /* Serves the operations of services/interfaces/bench_echo.toml that need no policy. */
-int64_t hmk_c_handler(struct hmk_context *context) {
+int64_t hmk_c_handler(struct hmk_context* context) {
   switch (context->operation) {
     case OP_NULL:
       return HMK_OK;
