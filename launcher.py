@@ -14,8 +14,13 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DEFAULT = "default"
+COMPOSITION_HELP = "a name in compositions/, or a file"
 
 EPILOG = """\
 a first tour:
@@ -162,9 +167,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
 def _add_system_commands(commands: Commands, named: argparse.ArgumentParser) -> None:
     up = commands.add_parser("up", parents=[named], help="boot a composition and stay, showing its console")
     up.add_argument("-c", "--composition", default="default", metavar="COMPOSITION", help=COMPOSITION_HELP)
@@ -219,9 +221,6 @@ def _add_other_commands(commands: Commands) -> None:
     bench.set_defaults(serve=_bench)
     demo = commands.add_parser("demo", help="the demonstration: what `make run` runs")
     demo.set_defaults(serve=_demo)
-
-
-COMPOSITION_HELP = "a name in compositions/, or a file"
 
 
 def main(arguments: list[str] | None = None) -> int:

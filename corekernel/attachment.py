@@ -16,7 +16,9 @@ makes no difference between them but for their rights.
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ from corekernel.dispatcher import Frames, Link, Mapping, Variant, WaitPolicy
 from corekernel.errors import CallError, Denied, HmkError, NoSuchService, Status, TooBig
 from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, Payload, Registers, Reply
 
-REOPEN_SECONDS = 10.0
+GREET_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 0.001
+LONGEST_PAUSE_SECONDS = 0.02
 SMALLEST_BUFFER = 64 << 10
 SLOTS_PER_REQUEST = 256
 NORMAL = 1
@@ -104,6 +108,11 @@ class Session:
             index, self._next = self._next, self._next + 1
         return Link(self.frames, index, policy), False
 
+    def end(self) -> None:
+        """End every call in flight, as the core does when the service dies."""
+        for index in range(self._next):
+            self.frames.kill(index)
+
     def give_back(self, link: Link) -> None:
         """Take a link back from a thread that ended."""
         if link.ready():
@@ -156,7 +165,7 @@ class Attachment:
         """
         try:
             channel.send({"do": "attach", "abi": dispatcher.ABI_VERSION, "name": name})
-            reply, _ = channel.recv(timeout=REOPEN_SECONDS)
+            reply, _ = channel.recv(timeout=GREET_SECONDS)
         except (ChannelError, TimeoutError) as error:
             raise Detached(f"the system does not answer: {error}") from error
         if "error" in reply:
@@ -165,7 +174,7 @@ class Attachment:
 
     def _start_afresh(self) -> None:
         self._asking = threading.Lock()
-        self._opening = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._sessions: dict[str, Session] = {}
         self._dead: dict[str, int] = {}
         self._local = threading.local()
@@ -174,7 +183,23 @@ class Attachment:
 
     def close(self) -> None:
         """Detach; calls in flight end as if the services had died."""
-        self.channel.close()
+        self.channel.hang_up()
+        self._end_calls()
+
+    def watch(self) -> None:
+        """End this process's calls when the core goes: nobody else would. A thread that sleeps until then."""
+        threading.Thread(target=self._watch, args=(self.channel,), name="hmk-watch", daemon=True).start()
+
+    def _watch(self, channel: Channel) -> None:
+        poll = select.poll()
+        poll.register(channel, select.POLLRDHUP)
+        poll.poll()
+        if channel is self.channel:
+            self._end_calls()
+
+    def _end_calls(self) -> None:
+        for session in list(self._sessions.values()):
+            session.end()
 
     # ---- forks
 
@@ -193,11 +218,12 @@ class Attachment:
     def _attach_again(self) -> None:
         if self._reconnect is None:
             raise Detached("this process was forked from an attached one and has no way to attach itself")
-        with self._opening:
+        with self._locks.setdefault("", threading.Lock()):
             if self._forked:
                 fresh = Attachment.greet(self._reconnect(), self.name)
                 self.channel, self.welcome = fresh.channel, fresh.welcome
                 self._forked = False
+                self.watch()
 
     # ---- requests to the core
 
@@ -235,23 +261,29 @@ class Attachment:
         """The session to the living generation of a service; waits while the service restarts."""
         if self._forked:
             self._attach_again()
-        with self._opening:
+        with self._locks.setdefault(service, threading.Lock()):
             session = self._sessions.get(service)
             if session is None:
-                session = self._sessions[service] = self._open(service, self._dead.get(service, -1))
+                session = self._open(service, self._dead.get(service, -1))
+                self._sessions[service] = session
             return session
 
     def _open(self, service: str, after: int) -> Session:
-        """The core answers once there is a generation later than `after`, or none will be."""
-        reply, fds = self.ask({"do": "open", "service": service, "after": after})
-        return Session(service, int(reply["generation"]), fds[0])
+        """A session of a generation later than `after`; the core says when there is none yet."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            reply, fds = self.ask({"do": "open", "service": service, "after": after})
+            if fds:
+                return Session(service, int(reply["generation"]), fds[0])
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def bury(self, session: Session) -> None:
         """Note that the service of a session has died: the next session is of a later generation."""
-        with self._opening:
-            if self._sessions.get(session.service) is session:
-                del self._sessions[session.service]
-                self._dead[session.service] = session.generation
+        service = session.service
+        self._dead[service] = max(session.generation, self._dead.get(service, -1))
+        if self._sessions.get(service) is session:
+            self._sessions.pop(service, None)
 
     def bind(self, session: Session, links: Sequence[Link]) -> None:
         """Have the core bind stacks of the service to these slots.
@@ -434,7 +466,8 @@ class RemotePort:
             self._enlarge(held, link, request, idempotent)
             return link
         if status in (dispatcher.DIED, dispatcher.NO_SERVICE):
-            self._attachment.drop(held)
+            if link.frames is held.session.frames:  # else another port of this thread has noticed before
+                self._attachment.drop(held)
             self._local.__dict__.pop("link", None)
             if status == dispatcher.NO_SERVICE or idempotent:
                 return self._first_link()

@@ -1,6 +1,7 @@
 """The core's own operations, served like any service's.
 
-Timers, the serial console, token writes, and what only the process and memory managers may ask for. Handlers run on carriers; what touches the core's state is handed to its loop thread.
+Timers, the serial console, token writes, and what only the process and memory managers may ask for.
+Handlers run on carriers; what touches the core's state is handed to its loop thread.
 """
 
 from __future__ import annotations

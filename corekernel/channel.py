@@ -18,6 +18,7 @@ Invariants:
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import json
 import math
@@ -259,6 +260,12 @@ class Channel:
     def detach(self) -> int:
         """Give up the socket without closing it; return its descriptor."""
         return self._sock.detach()
+
+    def hang_up(self) -> None:
+        """End the connection for both sides, and close this one; whoever polls it here wakes up."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self.close()
 
     def close(self) -> None:
         """Close this end; idempotent."""

@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from corekernel.attachment import SessionDied
 from corekernel.channel import Channel, ChannelClosed, ChannelError, Message, close_all
 from corekernel.dispatcher import ABI_VERSION, MAX_SLOTS, Frames
 from corekernel.errors import Denied, HmkError, NoSuchService, TooBig
@@ -62,6 +62,7 @@ class Client:
     pidfd: int | None = None
     host_pid: int = 0
     service: ServiceProcess | None = None
+    program: bool = False
     spawned: Spawned | None = None
     parent: int = 0
     greeted: bool = False
@@ -85,7 +86,6 @@ class Clients:
         self._kernel = kernel
         self.by_number: dict[int, Client] = {}
         self._next_client = FIRST_CLIENT
-        self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._requests: dict[str, Request] = {
             "open": self._open,
             "bind": self._bind,
@@ -196,7 +196,7 @@ class Clients:
         if message.get("abi") != ABI_VERSION:
             raise ValueError(f"this system speaks ABI {ABI_VERSION}")
         client.greeted = True
-        if client.service is None and client.spawned is None:
+        if client.service is None and not client.program:
             client.name = str(message.get("name", ""))[:32]
             self._kernel.programs.enter(client)
         services = {
@@ -204,6 +204,8 @@ class Clients:
             for i in self._kernel.supervisor.instances.values()
             if self._may_call(client, i)
         }
+        # A service binds each link itself: only then is it prepared to be called back while it waits.
+        prebind = self._kernel.composition.prebind if client.service is None else ()
         self.answer(
             client,
             message,
@@ -211,7 +213,7 @@ class Clients:
                 "client": client.number,
                 **self._kernel.timing(),
                 "services": services,
-                "prebind": [name for name in self._kernel.composition.prebind if name in services],
+                "prebind": [name for name in prebind if name in services],
             },
         )
 
@@ -244,8 +246,7 @@ class Clients:
         if process.state is State.FAILED or process.state is State.STOPPED:
             raise NoSuchService(f"service {instance.name} is down")
         if process.state is not State.UP or instance.generation <= int(message.get("after", -1)):
-            waiting = self._waiting.setdefault(process.name, [])
-            waiting.append(lambda: self._reopen(client, message))
+            self.answer(client, message, {"again": True})
             return
         opened = client.opened.get(instance.name)
         if opened is None or opened.generation != instance.generation:
@@ -259,29 +260,18 @@ class Clients:
         self.answer(client, message, {"generation": opened.generation}, [fd])
         os.close(fd)
 
-    def _reopen(self, client: Client, message: Message) -> None:
-        """A deferred `open`: the service is up again, or given up."""
-        if client.number not in self.by_number:
-            return
-        try:
-            self._open(client, message, [])
-        except HmkError as error:
-            self.answer(client, message, {"error": _code(error), "text": str(error)})
-
     def _current(self, client: Client, message: Message) -> Opened:
         instance = self.instance_for(client, message["service"])
         opened = client.opened.get(instance.name)
-        if opened is None:
-            raise Denied(f"open {instance.name} first")
+        if opened is None or opened.generation != int(message["generation"]):
+            raise SessionDied(f"that generation of {instance.name} is gone; open it first")
         return opened
 
     def _bind(self, client: Client, message: Message, fds: list[int]) -> None:
         opened = self._current(client, message)
-        slots = [int(slot) for slot in message["slots"]]
+        slots = sorted({int(slot) for slot in message["slots"]})
         if len(slots) > 256 or not all(0 <= slot < MAX_SLOTS for slot in slots):
             raise ValueError(f"slots must be at most 256 numbers below {MAX_SLOTS}")
-        if opened.generation != int(message["generation"]):
-            raise Denied("that generation is gone")
         self._kernel.pools.bind(client, opened, slots, lambda reply: self.answer(client, message, reply))
 
     def _buffer(self, client: Client, message: Message, fds: list[int]) -> None:
@@ -289,7 +279,7 @@ class Clients:
         slot, size = int(message["slot"]), int(message["size"])
         if not 0 < size <= MAX_BULK_BYTES or size % 4096:
             raise TooBig(f"a buffer takes 1 to {MAX_BULK_BYTES} bytes, in whole pages")
-        if slot not in opened.bound or opened.generation != int(message["generation"]):
+        if slot not in opened.bound:
             raise Denied("that slot is not bound")
         used = self._kernel.objects.usage(client.number, Kind.BUFFER)
         if used + size > client.buffer_limit:
@@ -302,6 +292,8 @@ class Clients:
                 self._kernel.objects.release(made)
                 self.answer(client, message, {"error": "died", "text": str(reply["error"])})
                 return
+            if self.by_number.get(client.number) is not client:
+                return  # it has gone meanwhile, and the buffer with it
             fd = self._kernel.objects.grant(made, client.number, Rights.WRITE)
             self.answer(client, message, {"size": size}, [fd])
             os.close(fd)
@@ -322,8 +314,9 @@ class Clients:
 
     def gone(self, client: Client) -> None:
         """A client has ended or closed its channel: nothing of it stays."""
-        if self.by_number.pop(client.number, None) is None:
+        if self.by_number.get(client.number) is not client:
             return
+        del self.by_number[client.number]
         self._kernel.loop.forget(client.channel)
         client.channel.close()
         if client.pidfd is not None:
@@ -346,11 +339,6 @@ class Clients:
         stacks = sum(len(o.bound) * STACK_KIB[o.instance.spec.language.value] << 10 for o in client.opened.values())
         return self._kernel.objects.usage(number, Kind.BUFFER), stacks
 
-    def retry_opens(self, process: str) -> None:
-        """A process of services is up, or given up: answer those who waited to open one of its services."""
-        for retry in self._waiting.pop(process, []):
-            retry()
-
     def end_calls(self, services: set[str]) -> None:
         """Services died: end every call in flight to them; their frames are of no use any more."""
         for client in list(self.by_number.values()):
@@ -362,7 +350,7 @@ class Clients:
 
 
 def _code(error: HmkError) -> str:
-    for kind, code in ((Denied, "denied"), (NoSuchService, "no-service"), (TooBig, "too-big")):
+    for kind, code in ((Denied, "denied"), (NoSuchService, "no-service"), (SessionDied, "died"), (TooBig, "too-big")):
         if isinstance(error, kind):
             return code
     return "failed"

@@ -143,15 +143,6 @@ class Kernel:
             if any("processes" in member.state_objects for member in process.members):
                 process.tell({"do": "event"})
 
-    def service_up(self, process: ServiceProcess) -> None:
-        """A generation is ready: answer those who wait for it."""
-        self.processes_changed()
-        self.clients.retry_opens(process.name)
-
-    def service_failed(self, process: ServiceProcess) -> None:
-        """A service stays down: those who wait for it get their answer."""
-        self.clients.retry_opens(process.name)
-
     def service_died(self, process: ServiceProcess) -> None:
         """End every call in flight in a dead generation, and its own life as a client."""
         self.clients.end_calls({member.name for member in process.members})

@@ -96,7 +96,8 @@ class Loop:
         self._thread = threading.get_ident()
         while self._running:
             for key, _ in self._selector.select(self._patience()):
-                _guarded(key.data)
+                if self._selector.get_map().get(key.fd) is key:  # not forgotten by an earlier callback
+                    _guarded(key.data)
             while self._later and self._later[0][0] <= time.monotonic():
                 _guarded(heapq.heappop(self._later)[2])
             while self._soon:

@@ -85,14 +85,20 @@ class ProcessTable:
         """Enter a process; False when the table is full."""
         for index in range(RECORDS):
             at = index * RECORD_BYTES
-            record = self.read(index)
-            if record.state == NONE or (record.state == ENDED and record.reaped):
+            state = _STATE.unpack_from(self._memory, at + 4)[0]
+            if state == NONE or (state == ENDED and self.read(index).reaped):
                 raw = name.encode("utf-8", "replace")[:32]
                 _POLICY.pack_into(self._memory, at + _POLICY_AT, 0, NOT_REPORTED, 0, 0, 0, 0)
                 _CORE.pack_into(self._memory, at, pid, NONE, parent, uid, host_pid, 0, started_ns, raw)
                 _STATE.pack_into(self._memory, at + 4, LIVE)
                 return True
         return False
+
+    def placed(self, pid: int, host_pid: int) -> None:
+        """A process that was entered before its start has a host pid now."""
+        record = self.find(pid)
+        if record is not None:
+            _STATE.pack_into(self._memory, record.index * RECORD_BYTES + 16, host_pid)
 
     def ended(self, pid: int, status: int) -> None:
         """A process is gone: its status, then its state."""

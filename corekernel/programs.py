@@ -17,7 +17,7 @@ from corekernel.channel import Channel, close_all
 from corekernel.clients import CLIENT_UIDS, FIRST_CLIENT_UID, Client
 from corekernel.confine import Confinement
 from corekernel.errors import TooBig
-from corekernel.process_table import LIVE
+from corekernel.process_table import ENDED, LIVE
 from corekernel.zygote import Spawned, Zygote
 
 if TYPE_CHECKING:
@@ -52,62 +52,90 @@ class Programs:
         parent: int,
         then: Callable[[Client | None, Exception | None], None],
     ) -> None:
-        """Start a program as a client with a user id of its own and its channel open on descriptor 3."""
-        ours, theirs = Channel.pair()
-        uid = self._free_uid() if self._kernel.root else None
-        client = self._kernel.clients.new(ours, uid if uid is not None else os.getuid())
-        client.name = os.path.basename(argv[0])[:32]
-        client.parent = parent
-        environment = {**env, "HMK_SYSTEM": self._kernel.name, "HMK_FD": str(CHANNEL_NUMBER)}
+        """Start a program as a client with a user id of its own and its channel open on descriptor 3.
 
-        console = None if stdio else self._kernel.output_of(client.name)
-        null = None if stdio else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        if console is not None and null is not None:
-            stdio = (null, console, console)
+        Args:
+            argv: program and arguments.
+            env: its whole environment, to which HMK_SYSTEM and HMK_FD are added.
+            cwd: directory to start in.
+            stdio: its descriptors 0 to 2; None means no input, and output to the serial console.
+            parent: client number of the process that may wait for it.
+            then: gets the client, or the error that prevented the start.
+        """
+        kernel = self._kernel
+        ours, theirs = Channel.pair()
+        uid = self._free_uid() if kernel.root else None
+        client = kernel.clients.new(ours, uid if uid is not None else os.getuid())
+        client.program, client.name, client.parent = True, os.path.basename(argv[0])[:32], parent
+        self.enter(client)
+        environment = {**env, "HMK_SYSTEM": kernel.name, "HMK_FD": str(CHANNEL_NUMBER)}
+        opened = [] if stdio else self._console(client.name)
+        streams = stdio or (opened[0], opened[1], opened[1])
+        confinement = Confinement.client(uid)
 
         def start(zygote: Zygote) -> Spawned:
-            return zygote.spawn_exec(
-                argv, environment, cwd, {CHANNEL_NUMBER: theirs.fileno()}, Confinement.client(uid), stdio
-            )
+            return zygote.spawn_exec(argv, environment, cwd, {CHANNEL_NUMBER: theirs.fileno()}, confinement, streams)
 
         def started(spawned: Spawned | None, error: Exception | None) -> None:
             theirs.close()
-            close_all([fd for fd in (console, null) if fd is not None])
-            if spawned is None:
-                self._kernel.clients.gone(client)
-                then(None, error)
+            close_all(opened)
+            if spawned is not None:
+                self._runs(client, spawned)
+                then(client, None)
                 return
-            client.spawned = spawned
-            client.host_pid = spawned.host_pid
-            client.pidfd = os.dup(spawned.pidfd)
-            self._kernel.loop.watch(client.pidfd, lambda: self._kernel.clients.gone(client))
-            self.enter(client)
-            then(client, None)
+            client.program = False
+            kernel.clients.gone(client)
+            then(None, error)
 
-        self._kernel.loop.aside(lambda: self._kernel.with_zygote(start), started)
+        kernel.loop.aside(lambda: kernel.with_zygote(start), started)
+
+    def _console(self, name: str) -> list[int]:
+        """No input, and output to the serial console."""
+        return [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), self._kernel.output_of(name)]
+
+    def _runs(self, client: Client, spawned: Spawned) -> None:
+        client.spawned, client.host_pid = spawned, spawned.host_pid
+        self._kernel.processes.placed(client.number, spawned.host_pid)
+        if client.number not in self._kernel.clients.by_number:  # it ended before its start was reported
+            self.ended(client)
+            return
+        client.pidfd = os.dup(spawned.pidfd)
+        self._kernel.loop.watch(client.pidfd, lambda: self._kernel.clients.gone(client))
 
     def enter(self, client: Client) -> None:
-        """A process is in the table from its start, whether or not it ever attaches."""
+        """A process is in the table from its start, whether or not it ever attaches.
+
+        Raises:
+            TooBig: the table is full.
+        """
         now = time.monotonic_ns()
         if not self._kernel.processes.born(client.number, client.parent, client.uid, client.host_pid, now, client.name):
             raise TooBig("the process table is full")
         self._kernel.processes_changed()
 
     def ended(self, client: Client) -> None:
+        """A client is gone: its end, with its status, goes into the table, once its process has really ended."""
+        kernel = self._kernel
+        if client.program and client.spawned is None:
+            return  # its start is still to be reported
         if client.spawned is not None:
             if not namespaces.readable(client.spawned.pidfd):  # it closed its channel, and lives on
-                self._kernel.loop.watch(client.spawned.pidfd, lambda: self._collect(client))
+                kernel.loop.watch(client.spawned.pidfd, lambda: self._collect(client))
                 return
             client.exit_status = client.spawned.reap(block=False) or 0
             os.close(client.spawned.pidfd)
-        self._kernel.processes.ended(client.number, client.exit_status)
+        kernel.processes.ended(client.number, client.exit_status)
         for tell in self._waiting_end.pop(client.number, []):
             tell(client.exit_status)
-        if client.parent not in self._kernel.clients.by_number:
-            record = self._kernel.processes.find(client.number)
-            if record is not None:
+        self._forget_orphans(client)
+        kernel.processes_changed()
+
+    def _forget_orphans(self, client: Client) -> None:
+        """Nobody will wait for a process whose parent is gone."""
+        living = self._kernel.clients.by_number
+        for record in list(self._kernel.processes):
+            if record.state == ENDED and record.parent not in living:
                 self._kernel.processes.decide(record, 1, record.reported, record.limits)
-        self._kernel.processes_changed()
 
     def _collect(self, client: Client) -> None:
         assert client.spawned is not None

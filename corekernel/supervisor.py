@@ -193,7 +193,7 @@ class Supervisor:
                 self._make(process, waiting[0], made)
                 return
             process.state = State.UP
-            self._kernel.service_up(process)
+            self._kernel.processes_changed()
             then(True)
 
         step()
@@ -327,7 +327,6 @@ class Supervisor:
         if delay is None:
             process.state = State.FAILED
             self._kernel.serial.line("core", f"{process.name} died too often and stays down")
-            self._kernel.service_failed(process)
             return
         self._kernel.loop.later(delay, lambda: self._again(process))
 

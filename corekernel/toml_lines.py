@@ -1,8 +1,5 @@
 """Strict reading of TOML files written by people: every mistake is told with its file and its line.
 
-`tomllib` throws line numbers away once a file parses, so the line of a key is found by a second, shallow scan
-(`key_lines`), which runs only on text that `tomllib` has accepted: strings and brackets are known to close.
-
 The file is hostile. It is opened without blocking, must be a regular file of at most `MAX_BYTES`, is read
 once, and no line may exceed `MAX_LINE`: a dotted key stands on one line and costs `tomllib` its square.
 No value is ever printed whole or walked without bound, and a report stops at `MAX_MISTAKES`.
@@ -26,16 +23,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from corekernel.errors import HmkError
+from corekernel.toml_keys import KeyPath, key_lines
 
 MAX_BYTES = 64 << 10
 MAX_LINE = 500
 MAX_MISTAKES = 40
-MAX_KEY_PARTS = 6
 
-KeyPath: TypeAlias = tuple[str, ...]
 T = TypeVar("T")
 
 
@@ -83,6 +79,11 @@ class Report:
         if len(self.mistakes) >= MAX_MISTAKES:
             self.stop()
 
+    def refuse(self, place: Place, what: str, mend: str) -> NoReturn:
+        """Note a mistake after which reading cannot go on, and raise `error`."""
+        self.add(place, what, mend)
+        raise self.error(self.mistakes)
+
     def stop(self) -> None:
         """Raise `error` if any mistake was noted."""
         if self.mistakes:
@@ -105,43 +106,44 @@ class Document:
         return Place(self.file, 1)
 
 
-def read_document(path: Path, report: Report) -> Document:
+def read_document(path: Path, report: Report, told: Path | None = None) -> Document:
     """Read and parse one file.
+
+    Args:
+        path: the file.
+        report: takes the mistakes.
+        told: the path by which messages name it; None means `path`.
 
     Raises:
         MistakesError: of the report's class, when the file cannot be read, is not UTF-8 or is not TOML.
     """
-    text = _read_text(path, report)
-    _check_line_lengths(path, text, report)
-    values = _parse(path, text, report)
-    places = {key: Place(path, line) for key, line in key_lines(text).items()}
-    return Document(path, values, places)
+    told = told or path
+    text = _read_text(path, told, report)
+    _check_line_lengths(told, text, report)
+    values = _parse(told, text, report)
+    places = {key: Place(told, line) for key, line in key_lines(text).items()}
+    return Document(told, values, places)
 
 
-def _refuse(report: Report, place: Place, what: str, mend: str) -> NoReturn:
-    report.add(place, what, mend)
-    raise report.error(report.mistakes)
-
-
-def _read_text(path: Path, report: Report) -> str:
-    start, mend = Place(path, 1), "name a readable TOML file"
+def _read_text(path: Path, told: Path, report: Report) -> str:
+    start, mend = Place(told, 1), "name a readable TOML file"
     try:
         with open(path, "rb", opener=_open_without_blocking) as file:
             regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             data = file.read(MAX_BYTES + 1) if regular else b""
     except OSError as error:
-        _refuse(report, start, f"cannot be read: {error.strerror}", mend)
+        report.refuse(start, f"cannot be read: {error.strerror}", mend)
     except ValueError:
-        _refuse(report, start, "is not a file name", mend)
+        report.refuse(start, "is not a file name", mend)
     if not regular:
-        _refuse(report, start, "is not a regular file", mend)
+        report.refuse(start, "is not a regular file", mend)
     if len(data) > MAX_BYTES:
-        _refuse(report, start, f"is larger than {MAX_BYTES >> 10} KiB", "split or shorten it")
+        report.refuse(start, f"is larger than {MAX_BYTES >> 10} KiB", "split or shorten it")
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        place = Place(path, data[: error.start].count(b"\n") + 1)
-        _refuse(report, place, "is not UTF-8 text", "save the file as UTF-8")
+        place = Place(told, data[: error.start].count(b"\n") + 1)
+        report.refuse(place, "is not UTF-8 text", "save the file as UTF-8")
 
 
 def _open_without_blocking(path: str, flags: int) -> int:
@@ -149,24 +151,24 @@ def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def _check_line_lengths(path: Path, text: str, report: Report) -> None:
+def _check_line_lengths(told: Path, text: str, report: Report) -> None:
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > MAX_LINE:
-            _refuse(report, Place(path, number), f"line is longer than {MAX_LINE} characters", "break it up")
+            report.refuse(Place(told, number), f"line is longer than {MAX_LINE} characters", "break it up")
 
 
-def _parse(path: Path, text: str, report: Report) -> dict[str, Any]:
+def _parse(told: Path, text: str, report: Report) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:
-        _refuse(report, Place(path, _deepest_line(text)), "brackets are nested too deeply", "flatten the value")
+        report.refuse(Place(told, _deepest_line(text)), "brackets are nested too deeply", "flatten the value")
     except ValueError as error:
         said, _, where = str(error).rpartition(" (at ")
         at = re.match(r"line (\d+)", where)
         lines = text.removesuffix("\n").count("\n") + 1
         line = min(int(at[1]), lines) if at else lines
         mend = "keep one of the two" if said.startswith(("Cannot", "Duplicate")) else "mend the syntax"
-        _refuse(report, Place(path, line), f"not valid TOML: {said or error}", mend)
+        report.refuse(Place(told, line), f"not valid TOML: {said or error}", mend)
 
 
 def _deepest_line(text: str) -> int:
@@ -182,88 +184,6 @@ def _deepest_line(text: str) -> int:
         return False
 
     return min(bisect.bisect_left(range(len(lines)), True, key=lambda n: too_deep(n + 1)) + 1, len(lines))
-
-
-_TOKEN = re.compile(
-    r"""(?P<blank>[ \t]+|\#[^\n]*)
-      | (?P<newline>\n)
-      | (?P<string>\"{3}(?:\\[\s\S]|[^\\])*?\"{3,5} | '{3}[\s\S]*?'{3,5} | "(?:\\.|[^"\\\n])*" | '[^'\n]*')
-      | (?P<mark>[\[\]{}=,.])
-      | (?P<bare>[^\s\[\]{}=,.\#"']+)""",
-    re.VERBOSE,
-)
-
-
-def key_lines(text: str) -> dict[KeyPath, int]:
-    """Find the line of every key and table header of a valid TOML text.
-
-    Args:
-        text: TOML that `tomllib` accepts, with lines ended by a bare newline.
-
-    Returns:
-        For each key path (cut at `MAX_KEY_PARTS`), its line from 1. A table that is only implied by longer
-        paths has the line of the first of them.
-    """
-    scan = _Scan()
-    for token in _TOKEN.finditer(text + "\n"):
-        scan.take(token.lastgroup or "", token.group())
-    return scan.found
-
-
-@dataclass
-class _Scan:
-    """State of `key_lines`: `parts` is the key being read, or None while a value is.
-
-    `opened` has one entry for each open bracket of the value: whether it is an inline table, and the path it
-    stands at. `header` is True within the brackets of a table header.
-    """
-
-    found: dict[KeyPath, int] = field(default_factory=dict)
-    line: int = 1
-    table: KeyPath = ()
-    path: KeyPath = ()
-    parts: list[str] | None = field(default_factory=list)
-    header: bool = False
-    opened: list[tuple[bool, KeyPath]] = field(default_factory=list)
-
-    def take(self, group: str, token: str) -> None:
-        if group == "newline":
-            self._end_line()
-        elif group == "mark":
-            self._mark(token)
-        elif group in ("bare", "string") and self.parts is not None:
-            self.parts.append(tomllib.loads(f"key = {token}")["key"] if group == "string" else token)
-        self.line += token.count("\n")
-
-    def _end_line(self) -> None:
-        if self.opened:
-            return
-        if self.header:
-            self.table = self._record((), self.parts or [])
-        self.parts, self.header = [], False
-
-    def _mark(self, mark: str) -> None:
-        if mark == "[" and not self.opened and self.parts == []:
-            self.header = True
-        elif self.header:
-            return
-        elif mark == "=" and self.parts is not None:
-            self.path = self._record(self.opened[-1][1] if self.opened else self.table, self.parts)
-            self.parts = None
-        elif mark in "[{":
-            self.opened.append((mark == "{", self.path))
-            self.parts = [] if mark == "{" else None
-        elif mark in "]}" and self.opened:
-            self.path, self.parts = self.opened.pop()[1], None
-        elif mark == "," and self.opened:
-            self.parts = [] if self.opened[-1][0] else None
-
-    def _record(self, base: KeyPath, parts: list[str]) -> KeyPath:
-        path = (base + tuple(parts))[:MAX_KEY_PARTS]
-        for length in range(len(base) + 1, len(path)):
-            self.found.setdefault(path[:length], self.line)
-        self.found[path] = self.line
-        return path
 
 
 def merge(base: Document, over: Document, depth: int = 4) -> Document:
@@ -309,7 +229,7 @@ class Table:
     Ask for each key once, then `close`.
     """
 
-    def __init__(self, document: Document, path: KeyPath, values: Mapping[str, Any], report: Report) -> None:
+    def __init__(self, document: Document, path: tuple[str, ...], values: Mapping[str, Any], report: Report) -> None:
         self.document = document
         self.path = path
         self.values = values

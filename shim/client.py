@@ -56,6 +56,7 @@ def attach(name: str | None = None, timeout: float | None = None) -> System:
     channel = Channel(int(inherited)) if inherited else boot.connect(wanted)
     attachment = Attachment.greet(channel, _program(), lambda: boot.connect(wanted))
     _attachments.add(attachment)
+    attachment.watch()
     return System(attachment, timeout)
 
 

@@ -10,12 +10,12 @@ when the bench process dies, and by `run` when the cell is over, however it ende
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -64,7 +64,7 @@ def run(booted: Booted, body: Body[T], budget_s: float, count: int = 1) -> Outco
         return Outcome(results, booted.cpu_ns() - before)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _clients(body: Body[T], count: int) -> Iterator[Sequence[Connection]]:
     children = []
     pipes: list[Connection] = []
@@ -96,11 +96,16 @@ def _client(parent: int, body: Body[T], index: int, ours: Connection, theirs: Co
         theirs.send((None, ""))
         theirs.recv()
 
-    try:
-        theirs.send((body(index, start), ""))
-    except Exception as error:
-        theirs.send((None, f"{type(error).__name__}: {error}"))
+    with contextlib.suppress(ConnectionError):  # the cell is over
+        theirs.send(_work(body, index, start))
     signal.pause()
+
+
+def _work(body: Body[T], index: int, start: Start) -> tuple[T | None, str]:
+    try:
+        return body(index, start), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
 
 
 def _from_each(pipes: Sequence[Connection], patience: float) -> list[Any]:

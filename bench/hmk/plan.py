@@ -19,6 +19,7 @@ class Plan:
         crowd_s: seconds of sampling in a cell with several.
         sizes: payload bytes measured for `hmk`; 0 is the null call.
         variant_sizes: those measured for its two variants.
+        variant_cases: cases measured for its two variants.
         clients: numbers of client processes.
         runs: fresh clients of an unpinned service, one after the other.
         threads: client threads, each bound to three services.
@@ -34,6 +35,7 @@ class Plan:
     crowd_s: float
     sizes: tuple[int, ...]
     variant_sizes: tuple[int, ...]
+    variant_cases: tuple[str, ...]
     clients: tuple[int, ...]
     runs: int
     threads: int
@@ -45,5 +47,32 @@ class Plan:
     peers_s: float
 
 
-FULL = Plan(0.5, 1.0, SIZES, SIZES, (1, 2, 4, 8), 10, 1000, 1000, 5.0, 41_000, 5.0, 7, 0.3)
-QUICK = Plan(0.05, 0.15, SIZES, (0,), (1, 4, 8), 10, 1000, 200, 1.0, 41_000, 2.0, 3, 0.02)
+FULL = Plan(
+    budget_s=0.5,
+    crowd_s=1.0,
+    sizes=SIZES,
+    variant_sizes=SIZES,
+    variant_cases=CASES,
+    clients=(1, 2, 4, 8),
+    runs=10,
+    threads=1000,
+    squeezed=1000,
+    phone_s=5.0,
+    phone_per_s=41_000,
+    idle_s=5.0,
+    boots=7,
+    peers_s=0.3,
+)
+QUICK = dataclasses.replace(
+    FULL,
+    budget_s=0.05,
+    crowd_s=0.1,
+    variant_sizes=(0,),
+    variant_cases=("null", "chain2"),
+    clients=(1, 4, 8),
+    squeezed=200,
+    phone_s=1.0,
+    idle_s=2.0,
+    boots=3,
+    peers_s=0.02,
+)

@@ -24,9 +24,10 @@ def idle(plan: Plan) -> Iterator[Row]:
         time.sleep(SETTLE_S)  # what follows a boot is not idling
         used, began = booted.cpu_ns(), time.perf_counter_ns()
         time.sleep(plan.idle_s)
-        share = (booted.cpu_ns() - used) / (time.perf_counter_ns() - began)
-    note = f"{len(booted.pids)} processes over {plan.idle_s:g} s"
-    yield Row("ipc", "idle", "hmk", "python", "free", n=1, unit="%", value=round(100 * share, 4), note=note)
+        used, took = booted.cpu_ns() - used, time.perf_counter_ns() - began
+        count = len(booted.pids())
+    note = f"{count} processes over {plan.idle_s:g} s"
+    yield Row("ipc", "idle", "hmk", "python", "free", n=1, unit="%", value=round(100 * used / took, 4), note=note)
 
 
 def boots(plan: Plan) -> Iterator[Row]:

@@ -34,23 +34,31 @@ _numbers = itertools.count()
 
 @dataclasses.dataclass(frozen=True)
 class Booted:
-    """A running system: its variant as rows name it, its name, and the host pids of all its processes."""
+    """A running system: its variant as rows name it, its name, and the host pid above all its processes."""
 
     system: str
     name: str
-    pids: tuple[int, ...]
+    pid: int
+
+    def pids(self) -> list[int]:
+        """Host pids of its processes now."""
+        return [self.pid, *(process.pid for process in psutil.Process(self.pid).children(recursive=True))]
 
     def cpu_ns(self) -> int:
         """CPU time that the system has used so far: core and services, nanoseconds."""
-        return cpu_ns(self.pids)
+        return cpu_ns(self.pids())
 
 
 def cpu_ns(pids: Sequence[int]) -> int:
-    """CPU time used so far by all threads, past ones too, of these host processes, nanoseconds.
+    """CPU time used so far by all threads, past ones too, of those of these host processes that live, nanoseconds.
 
     The host keeps a clock for each process (clock_getcpuclockid(3)); /proc counts in ticks of 10 ms instead.
     """
-    return sum(time.clock_gettime_ns(~pid << 3 | 2) for pid in pids)
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += time.clock_gettime_ns(~pid << 3 | 2)
+    return total
 
 
 @contextlib.contextmanager
@@ -64,8 +72,7 @@ def boot(name: str | Path, system: str = "hmk") -> Iterator[Booted]:
     unique = f"bench-{os.getpid()}-{next(_numbers)}"
     running = launcher.launch(unique, composition.load(name), _VARIANTS[system])
     try:
-        below = psutil.Process(running.pid).children(recursive=True)
-        yield Booted(system, unique, (running.pid, *(process.pid for process in below)))
+        yield Booted(system, unique, running.pid)
     finally:
         running.kill()
         os.close(running.pidfd)

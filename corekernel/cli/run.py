@@ -50,7 +50,8 @@ def run(argv: Sequence[str], source: str | None, name: str | None) -> int:
     try:
         with shim.attach(running.name) as system:
             status = _serve(system, running.name, argv)
-            sys.stderr.write(systems.console(system))
+            with contextlib.redirect_stdout(sys.stderr):  # what services said is not the program's output
+                systems.copy_console(system)
             return status
     finally:
         systems.end(running)

@@ -13,7 +13,6 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -78,25 +77,19 @@ def _follow(system: shim.System, running: boot.Running) -> None:
     while True:
         ended = running.wait(POLL_SECONDS)
         with contextlib.suppress(Detached):
-            for position, text in _console(system, position):
-                print(plain(text), end="", flush=True)
+            position = copy_console(system, position)
         if ended:
             return
 
 
-def _console(system: shim.System, position: int) -> Iterator[tuple[int, str]]:
-    """What the console has said since a position, in pieces with the position after each."""
+def copy_console(system: shim.System, position: int = 0) -> int:
+    """Print what the console has said since a position; the position now."""
     while True:
         reply = system.ask("logs", after=position)
         if not reply["text"]:
-            return
+            return position
+        print(plain(str(reply["text"])), end="", flush=True)
         position = int(reply["position"])
-        yield position, str(reply["text"])
-
-
-def console(system: shim.System) -> str:
-    """All that the console still holds."""
-    return plain("".join(text for _, text in _console(system, 0)))
 
 
 def end(running: boot.Running) -> bool:
@@ -122,14 +115,12 @@ def down(name: str) -> int:
 
 def logs(name: str, follow: bool) -> int:
     """Print the console, and what comes if asked to, until the system ends; exit status."""
-    position = 0
     with shim.attach(name) as system:
-        while True:
-            try:
-                for position, text in _console(system, position):
-                    print(plain(text), end="", flush=True)
-            except Detached:
-                return 0
-            if not follow:
-                return 0
+        position = copy_console(system, 0)
+        while follow:
             time.sleep(POLL_SECONDS)
+            try:
+                position = copy_console(system, position)
+            except Detached:
+                break
+    return 0

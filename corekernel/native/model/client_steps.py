@@ -58,7 +58,7 @@ def fill(s: State, sc: Scenario) -> Moves:
 
 
 def submit(s: State, sc: Scenario) -> Moves:
-    """submit(): load the word and judge it."""
+    """In submit: load the word and judge it."""
     if phase(s.word) == DIED:
         yield must("client: submit sees DIED", ended(s, "no service"))
     elif not ready(s.word):
@@ -70,7 +70,7 @@ def submit(s: State, sc: Scenario) -> Moves:
 
 
 def submit_swap(s: State, sc: Scenario) -> Moves:
-    """submit(): the compare-and-swap; the point of no return."""
+    """In submit: the compare-and-swap; the point of no return."""
     if s.word != s.seen and "submit by store" not in sc.wrong:
         yield must("client: submit swap fails", s._replace(at="submit", seen=0))
         return
@@ -101,7 +101,7 @@ def unbound(s: State, sc: Scenario) -> Moves:
 
 
 def wait(s: State, sc: Scenario) -> Moves:
-    """ended(): load the word; what await() and slumber() do about it."""
+    """In ended: load the word; what await() and slumber() do about it."""
     at = phase(s.word)
     if at == REPLY:
         yield must("client: sees REPLY", s._replace(at="collect", result=AGAIN))
@@ -123,7 +123,7 @@ def wait(s: State, sc: Scenario) -> Moves:
 
 
 def sleep_swap(s: State, sc: Scenario) -> Moves:
-    """slumber(): set HMK_SLEEP."""
+    """In slumber: set HMK_SLEEP."""
     if s.word == s.seen or "sleep flag by store" in sc.wrong:
         flagged = s.seen | SLEEP
         yield must("client: sets SLEEP", s._replace(word=flagged, seen=flagged, at="futex"))
@@ -161,7 +161,7 @@ def interrupted(s: State, sc: Scenario) -> Moves:
 
 
 def abandon(s: State, sc: Scenario) -> Moves:
-    """abandon(): load the word."""
+    """In abandon: load the word."""
     given_up = [REQUEST, NESTED_REPLY]
     if "cancel ignores nested" not in sc.wrong:
         given_up.append(NESTED)
@@ -174,7 +174,7 @@ def abandon(s: State, sc: Scenario) -> Moves:
 
 
 def abandon_swap(s: State, sc: Scenario) -> Moves:
-    """abandon(): CANCELLED; a carrier that sleeps in a call back is woken."""
+    """In abandon: CANCELLED; a carrier that sleeps in a call back is woken."""
     if s.word != s.seen:
         yield must("client: abandon swap fails", s._replace(at="abandon", seen=0))
         return
@@ -193,7 +193,7 @@ def abandon_wake(s: State, sc: Scenario) -> Moves:
 
 
 def nested(s: State, sc: Scenario) -> Moves:
-    """serve_nested(): the handler has run; load the word."""
+    """In serve_nested: the handler has run; load the word."""
     if phase(s.word) == NESTED or "nested reply by exchange" in sc.wrong:
         yield must("client: nested handler ran", s._replace(at="nested.swap", seen=s.word))
     else:
@@ -201,7 +201,7 @@ def nested(s: State, sc: Scenario) -> Moves:
 
 
 def nested_swap(s: State, sc: Scenario) -> Moves:
-    """serve_nested(): NESTED_REPLY, which must not hide a DIED."""
+    """In serve_nested: NESTED_REPLY, which must not hide a DIED."""
     if s.word != s.seen and "nested reply by exchange" not in sc.wrong:
         yield must("client: NESTED_REPLY swap fails", s._replace(at="nested", seen=0))
         return
@@ -223,7 +223,7 @@ def collect(s: State, sc: Scenario) -> Moves:
 
 
 def word_load(s: State, sc: Scenario) -> Moves:
-    """hmk_wait_word(): load the count."""
+    """In hmk_wait_word: load the count."""
     if s.wait | 1 != s.wait_sequence | 1:
         yield must("client: count moved, issues again", s._replace(at="fill", result=AGAIN))
     else:
@@ -231,7 +231,7 @@ def word_load(s: State, sc: Scenario) -> Moves:
 
 
 def word_state(s: State, sc: Scenario) -> Moves:
-    """hmk_wait_word(): load the state, for DIED."""
+    """In hmk_wait_word: load the state, for DIED."""
     if phase(s.word) == DIED:
         yield must("client: condition died", s._replace(at="fill", seen=0, result=AGAIN))
     elif s.result == EINTR:
@@ -244,7 +244,7 @@ def word_state(s: State, sc: Scenario) -> Moves:
 
 
 def word_swap(s: State, sc: Scenario) -> Moves:
-    """hmk_wait_word(): set bit 0."""
+    """In hmk_wait_word: set bit 0."""
     if s.wait == s.seen or "wait bit by store" in sc.wrong:
         yield must("client: sets bit 0", s._replace(wait=s.seen | 1, seen=s.seen | 1, at="word.futex"))
     else:

@@ -1,15 +1,15 @@
 """A small explicit-state explorer: every interleaving of a finite model, checked and, when wrong, shown.
 
-A model gives an initial state and, for each state, its moves. A move is *must* when a live party will make it sooner
-or later (a step of its program), and *may* when the environment can make it but nothing is entitled to count on it
-(a signal, a spurious wake-up, a deadline, a death, a hostile write).
+A model gives an initial state and, for each state, its moves. A move is *must* when a live party will make it
+sooner or later (a step of its program), and *may* when the environment can make it but nothing is entitled to
+count on it (a signal, a spurious wake-up, a deadline, a death, a hostile write).
 
-What is checked, in this order, by breadth-first search, so that a counterexample is a shortest one:
+Checked by breadth-first search, so that a counterexample of the first two kinds is a shortest one:
 
 1. every state is *sound*: the model's `fault` is None;
 2. no state is *stuck*: a state without must moves is one the model calls `settled`;
-3. *progress*: from every state some settled state is reachable by must moves alone. This finds waits that only luck
-   would end (a spurious wake-up that rescues a lost one), and loops that can never leave.
+3. *progress*: from every state some settled state is reachable by must moves alone. This finds waits that only
+   luck would end (a spurious wake-up that rescues a lost one), and loops that can never leave.
 
 The search stores all states: it is exhaustive within the model's bounds, or it raises `TooManyStates`.
 """
@@ -164,7 +164,7 @@ class _Search(Generic[S]):
             index, label = self.parent[index]
             lines.append(label)
         lines.reverse()
-        return tuple(f"{i:4}. {line}" for i, line in enumerate(lines[:-1], 1)) + (lines[-1],)
+        return (*(f"{i:4}. {line}" for i, line in enumerate(lines[:-1], 1)), lines[-1])
 
 
 def explore(model: Model[S], limit: int = 2_000_000) -> Result:

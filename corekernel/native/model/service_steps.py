@@ -47,12 +47,12 @@ def step(text: str, s: State, i: int, **changes: object) -> Moves:
 
 
 def serve(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """serve(): load the command."""
+    """In serve: load the command."""
     return step("looks for a request", s, i, at="load") if c.run else step("leaves", s, i, at="park")
 
 
 def load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """ended(): load the word."""
+    """In ended: load the word."""
     if phase(s.word) == NESTED if c.nested else not _calls_for(s.word, sc):
         return step("nothing yet", s, i, at="command", seen=s.word)
     to = "nested.collect" if c.nested else _calls_for(s.word, sc)
@@ -67,7 +67,7 @@ def _calls_for(word: int, sc: Scenario) -> str:
 
 
 def command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """slumber(): load the command; then what the last sleep said."""
+    """In slumber: load the command; then what the last sleep said."""
     if not c.run and c.nested:
         return step("told to leave a call back", s, i, at="publish", seen=0, result=AGAIN, nested=False, status=DIED)
     if not c.run or c.result == EINTR:
@@ -76,7 +76,7 @@ def command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def sleep_swap(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """slumber(): set HMK_SLEEP."""
+    """In slumber: set HMK_SLEEP."""
     if s.word != c.seen:
         return step("SLEEP swap fails", s, i, at="load", seen=0)
     flagged = c.seen | SLEEP
@@ -99,7 +99,7 @@ def sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def admit(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """admit(): copy the leg, check the sequence, start the handler."""
+    """In admit: copy the leg, check the sequence, start the handler."""
     number, bit = sequence(c.seen), 1 << sequence(c.seen)
     forged = number != (c.sequence + 1) & sc.mask
     if not sc.hostile:
@@ -120,7 +120,7 @@ def _wrong_run(s: State, i: int, number: int, forged: bool) -> str:
 
 
 def let_go(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """serve(): a request given up before its carrier saw it is not run, and its slot is usable again."""
+    """In serve: a request given up before its carrier saw it is not run, and its slot is usable again."""
     number = sequence(c.seen)
     if not sc.hostile:
         s = s._replace(ran=s.ran | 1 << number)
@@ -161,12 +161,12 @@ def test(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def nested_fill(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """hmk_call_back(): fill the nested leg, load the word, judge it."""
+    """In hmk_call_back: fill the nested leg, load the word, judge it."""
     return step("calls back", s, i, at="nested.load")
 
 
 def nested_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """enter_nested(): load the word."""
+    """In enter_nested: load the word."""
     if phase(s.word) in (REQUEST, NESTED_REPLY):
         return step("enters the call back", s, i, at="nested.swap", seen=s.word)
     if phase(s.word) != CANCELLED and not sc.hostile:
@@ -175,7 +175,7 @@ def nested_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def nested_swap(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """enter_nested(): NESTED."""
+    """In enter_nested: NESTED."""
     if s.word != c.seen:
         return step("NESTED swap fails", s, i, at="nested.load", seen=0, spent=max(0, c.spent - 2))
     wake = c.seen & SLEEP and "nested clears sleep" not in sc.wrong
@@ -189,20 +189,20 @@ def nested_wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def nested_collect(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """hmk_call_back(): the caller answered, or gave up."""
+    """In hmk_call_back: the caller answered, or gave up."""
     status = OK if phase(c.seen) == NESTED_REPLY else GAVE_UP
     return step("call back is over", s, i, at="publish", seen=0, nested=False, status=status)
 
 
 def publish(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """publish(): write the reply into the leg."""
+    """In publish: write the reply into the leg."""
     leg = s.leg if sc.hostile else s.leg._replace(answers=c.sequence, status=c.status, wait_sequence=c.sample)
     to = "reply.load" if "reply by store" in sc.wrong else "reply"
     return step("writes the reply", s._replace(leg=leg), i, at=to, status=OK, sample=0)
 
 
 def reply(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """serve_call(): the exchange; whatever the caller did meanwhile, the slot is usable again."""
+    """In serve_call: the exchange; whatever the caller did meanwhile, the slot is usable again."""
     sleeps = (c.seen if "reply by store" in sc.wrong else s.word) & SLEEP
     to = "wake" if sleeps and "reply never wakes" not in sc.wrong else "serve"
     return step("REPLY", s._replace(word=word_of(c.sequence, REPLY)), i, at=to, seen=0)
@@ -222,17 +222,17 @@ def wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def park(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """park(): on the free list again."""
+    """In park: on the free list again."""
     return step("is parked", s, i, at="park.parked", parked=True, sequence=0, seen=0, spent=0)
 
 
 def park_parked(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """carrier_main(): load `parked`, before the command: a carrier told RUN, then PARK, parks once more."""
+    """In carrier_main: load `parked`, before the command: a carrier told RUN, then PARK, parks once more."""
     return step("loads parked", s, i, at="park.load", seen=int(c.parked or "parks only once" in sc.wrong))
 
 
 def park_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """carrier_main(): load the command."""
+    """In carrier_main: load the command."""
     if c.run:
         return step("is told to run", s, i, at="serve", seen=0)
     return step("stays parked", s, i, at="park.futex", seen=0) if c.seen else step("leaves", s, i, at="park")
@@ -252,17 +252,17 @@ def park_sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def poll(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """poller_main(): load `parked`."""
+    """In poller_main: load `parked`."""
     return iter(()) if c.parked else step("polled: is not parked", s, i, at="poll.command", seen=0)
 
 
 def poll_command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """poller_main(): load the command."""
+    """In poller_main: load the command."""
     return step("polled: loads the command", s, i, at="poll.word" if c.run else "park")
 
 
 def poll_word(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """poller_main(): load the word."""
+    """In poller_main: load the word."""
     return step(f"polled: {s.word:#x}", s, i, at=_calls_for(s.word, sc) or "poll", seen=s.word)
 
 

@@ -1,0 +1,144 @@
+"""The call protocol holds in every interleaving of its model, and the model notices when it is broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from corekernel.native.model import state as model_state
+from corekernel.native.model.call_model import LARGE, MISTAKES, SCENARIOS, CallModel, check, check_mistake
+from corekernel.native.model.explorer import Move, TooManyStates, Verdict, explore
+from corekernel.native.model.state import State
+
+NATIVE = Path(model_state.__file__).parent.parent
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_protocol_holds_in_every_interleaving(name: str) -> None:
+    result = check(SCENARIOS[name])
+    assert result.holds, str(result)
+    assert result.settled > 0
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_caught_with_a_trace(name: str) -> None:
+    result = check_mistake(name)
+    assert not result.holds, f"{name}: no counterexample in {result.states} states"
+    assert len(result.trace) > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nested reply by exchange", "DIED was overwritten"),
+        ("rebind before parked", "a handler ran on a slot that its carrier is not bound to"),
+        ("close by store", "a reply was taken for another call's"),
+        ("sleep flag by store", "a handler ran twice for one request"),
+    ],
+)
+def test_mistake_breaks_the_property_that_forbids_it(name: str, reason: str) -> None:
+    result = check_mistake(name)
+    assert (result.verdict, result.reason) == (Verdict.FAULT, reason)
+
+
+@pytest.mark.parametrize("name", ["reply never wakes", "kill wakes only sleepers", "taken before told"])
+def test_lost_wakeup_is_reported_as_stuck(name: str) -> None:
+    assert check_mistake(name).verdict is Verdict.STUCK
+
+
+def test_counterexample_can_be_replayed_to_where_nobody_moves() -> None:
+    name = "kill wakes only sleepers"
+    model = CallModel(replace(MISTAKES[name], wrong=frozenset({name})))
+    state = model.initial()
+    for line in check_mistake(name).trace[:-1]:
+        label = line.split(". ", 1)[1]
+        state = next(move.after for move in model.moves(state) if move.label == label)
+    assert not [move.label for move in model.moves(state) if move.must]
+    assert (state.at, state.core) == ("sleeping", "done")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", LARGE)
+def test_protocol_holds_within_larger_bounds(name: str) -> None:
+    result = check(LARGE[name])
+    assert result.holds, str(result)
+
+
+def test_model_has_the_bits_of_the_abi() -> None:
+    text = (NATIVE / "abi.cdef.h").read_text()
+    values = {name: int(value, 0) for name, value in re.findall(r"#define HMK_(\w+) (-?\w+)$", text, re.M)}
+    phases = ("IDLE", "REQUEST", "REPLY", "NESTED", "NESTED_REPLY", "CANCELLED", "DIED")
+    for phase in phases:
+        assert getattr(model_state, phase) == values[f"PHASE_{phase}"]
+    assert (values["SLEEP"], values["UNBOUND"]) == (model_state.SLEEP, model_state.UNBOUND)
+    assert values["PHASE_MASK"] == model_state.PHASES
+    assert (values["OK"], values["E_WAIT"]) == (model_state.OK, model_state.WAIT)
+
+
+def test_every_c_function_the_readme_names_exists() -> None:
+    named = set(re.findall(r"`(\w+)\(\)`", (NATIVE / "model" / "README.md").read_text()))
+    source = "".join(path.read_text() for path in NATIVE.glob("*.c"))
+    assert named
+    assert {name for name in named if not re.search(rf"\b{name}\(", source)} == set()
+
+
+class Counter:
+    """Counts to a limit; what it does there is up to the test."""
+
+    def __init__(self, last: int, rests_at: int, saved_by_luck: bool = False, wrong_at: int = -1) -> None:
+        self.last, self.rests_at, self.saved_by_luck, self.wrong_at = last, rests_at, saved_by_luck, wrong_at
+
+    def initial(self) -> int:
+        return 0
+
+    def moves(self, state: int) -> Iterator[Move[int]]:
+        if state < self.last:
+            yield Move(f"to {state + 1}", True, state + 1)
+        elif self.saved_by_luck:
+            yield Move("round again", True, state - 1) if state == self.last else Move("", True, state)
+            yield Move("luck", False, self.rests_at)
+
+    def fault(self, state: int) -> str | None:
+        return "wrong" if state == self.wrong_at else None
+
+    def settled(self, state: int) -> bool:
+        return state == self.rests_at
+
+
+def test_explorer_accepts_a_model_that_rests() -> None:
+    result = explore(Counter(5, rests_at=5))
+    assert (result.verdict, result.states, result.moves) == (Verdict.HOLDS, 6, 5)
+
+
+def test_explorer_finds_a_deadlock() -> None:
+    result = explore(Counter(5, rests_at=9))
+    assert result.verdict is Verdict.STUCK
+    assert [line.strip() for line in result.trace] == [*(f"{i}. to {i}" for i in range(1, 6)), "in 5"]
+
+
+def test_explorer_finds_a_broken_state_by_a_shortest_path() -> None:
+    result = explore(Counter(5, rests_at=5, wrong_at=2))
+    assert result.verdict is Verdict.FAULT
+    assert len(result.trace) == 3
+
+
+def test_explorer_does_not_count_on_luck() -> None:
+    assert explore(Counter(5, rests_at=9, saved_by_luck=True)).verdict is Verdict.NO_PROGRESS
+
+
+def test_explorer_refuses_to_conclude_from_a_part() -> None:
+    with pytest.raises(TooManyStates):
+        explore(Counter(50, rests_at=50), limit=10)
+
+
+def test_initial_state_is_a_bound_carrier_that_looks_for_a_request() -> None:
+    first: State = CallModel(SCENARIOS["calls"]).initial()
+    assert [carrier.run for carrier in first.carriers] == [True]
+    assert not first.carriers[0].parked
