@@ -332,6 +332,14 @@ class PoolPage:
         lib.hmk_pool_sum(self.c, self.limit, sums)
         return {name: int(getattr(sums, name)) for name, _ in ffi.typeof("struct hmk_pool_totals").fields}
 
+    def charged(self, client: int) -> int:
+        """Ticks of handler time charged to the threads of a client that are bound now."""
+        return int(lib.hmk_pool_charged(self.c, self.limit, client))
+
+    def charge_of(self, carrier: int) -> int:
+        """Ticks of handler time charged to the thread a carrier is bound to."""
+        return int(self._records[carrier].handler)
+
     def longest_running(self) -> int:
         """Ticks that the longest-running handler has run so far; 0 when none runs."""
         return int(lib.hmk_pool_longest(self.c, self.limit))
@@ -392,13 +400,22 @@ class CarrierPool:
         if lib.hmk_pool_poll(self.c, cpu):
             raise OSError("the poller could not be started")
 
-    def bind(self, client: int, frames: Frames, slot: int, record: Bound, reserve: bool, priority: int) -> int:
+    def bind(
+        self,
+        client: int,
+        frames: Frames,
+        slot: int,
+        record: Bound,
+        reserve: bool,
+        priority: int,
+        charged: int,
+    ) -> int:
         """Bind a parked carrier (of the reserve, if need be and allowed) to a slot; its index, or -1."""
         # The record must stand before the first request can arrive.
         index = int(lib.hmk_pool_take(self.c, int(reserve)))
         if index >= 0:
             _bindings[self.base + index] = record, dict(record.handlers)
-            lib.hmk_pool_bind(self.c, index, client, slot, frames.slot(slot), priority)
+            lib.hmk_pool_bind(self.c, index, client, slot, frames.slot(slot), priority, charged)
         return index
 
     def unbind(self, carrier: int, force: bool = False) -> bool:

@@ -192,6 +192,7 @@ class Local:
     by_slot: dict[tuple[int, int], int] = field(default_factory=dict)  # (client, slot) -> carrier
     buffers: dict[int, list[Mapping]] = field(default_factory=dict)  # by carrier
     chains: dict[int, Held] = field(default_factory=dict)  # by carrier; C services only
+    charged: dict[tuple[int, int], int] = field(default_factory=dict)  # handler ticks of slots without a carrier
     may_grow: int = 0  # carriers that the core still allows
 
     @property
@@ -347,7 +348,8 @@ class Host:
     def _bind_one(self, local: Local, frames: Frames, message: Message, slot: int) -> bool:
         client = message["client"]
         record = BoundCaller(client, message["uid"], message["pid"], slot, frames.slot(slot), local.handlers, frames)
-        carrier = local.pool.bind(client, frames, slot, record, message["reserve"], message["priority"])
+        charged = local.charged.pop((client, slot), 0)
+        carrier = local.pool.bind(client, frames, slot, record, message["reserve"], message["priority"], charged)
         if carrier < 0:
             return False
         local.records[carrier] = record
@@ -409,6 +411,8 @@ class Host:
         record = local.records.pop(carrier, None)
         if record is not None:
             local.by_slot.pop((record.client, record.thread), None)
+            if record.client in local.frames:
+                local.charged[record.client, record.thread] = local.page.charge_of(carrier)
             record.bulk = NO_BUFFER
         if carrier in local.chains:
             local.pool.set_next(carrier, None)  # before the link goes
@@ -423,6 +427,7 @@ class Host:
                 local.pool.unbind(carrier, force=True)
                 self._leaving[local.name, carrier] = local.frames.get(client)
             local.frames.pop(client, None)
+            local.charged = {key: ticks for key, ticks in local.charged.items() if key[0] != client}
             local.environment.client_gone(client)
             gone = getattr(local.instance, "client_gone", None)
             if gone is not None:

@@ -112,8 +112,13 @@ class Owner:
             "pid": client.host_pid,
             "uid": client.uid,
             "unconfined": client.uid in (0, os.getuid()),
+            "charged_ms": self._kernel.policy.seconds(self._charged(client)) * 1000,
             "bound": sum(len(o.bound) for o in client.opened.values()),
         }
+
+    def _charged(self, client: Client) -> int:
+        pages = [i.page for i in self._kernel.supervisor.instances.values() if i.page is not None]
+        return sum(page.charged(client.number) for page in pages)
 
     def _statistics(self, client: Client, message: Message, fds: list[int]) -> None:
         """Per-operation counts and histograms of one service, and its carriers' totals."""

@@ -17,9 +17,7 @@ it; for `str` and `bytes` it holds the length in bytes (`max`, 1024 if not given
 inline in the frame, which bounds the sum of their maxima; a `buffer` (at most one, the last) may travel in
 shared memory and must say its `max`. Sizes are integers or strings such as "64 KiB".
 
-A mistake is a `DefinitionError` that reads `file:line: what is wrong; how to mend it`. The TOML reader gives
-values without positions, so positions are found again in the text, with strings and comments blanked out so
-that what they say is never taken for structure.
+The first mistake of a file is a `DefinitionError` that reads `file:line: what is wrong; how to mend it`.
 
 Names are restricted so that no generated name can collide with another: words of lower-case letters and
 digits, each starting with a letter, joined by single underscores. Generated locals begin or end with an
@@ -32,12 +30,13 @@ import enum
 import errno
 import keyword
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, REGISTERS
+from corekernel.toml_keys import KeyPath
+from corekernel.toml_lines import Document, Mistake, MistakesError, Place, Report, read_document
 
 LAST_ID = 63
 DEFAULT_MAX = 1024
@@ -45,10 +44,6 @@ DEFAULT_MAX = 1024
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
 _SIZE = re.compile(r"(\d{1,12}) ?(KiB|MiB|)", re.ASCII)
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}
-_HEADER = re.compile(r"^[ \t]*\[\[[ \t]*operation[ \t]*\]\]", re.MULTILINE)
-_BLANKED = re.compile(
-    r'"""(?:\\.|[^\\])*?"""|' + r"'''.*?'''|" + r'"(?:\\.|[^"\\\n])*"|' + r"'[^'\n]*'|#[^\n]*", re.DOTALL
-)
 # What generated signatures and bodies use; a method or a parameter of that name would hide it.
 _TAKEN_BY_METHODS = {"abc", "bool", "bytes", "handlers", "int", "memoryview", "str"}
 _TAKEN_BY_ARGUMENTS = {"caller", "len", "memoryview", "self"}
@@ -104,108 +99,57 @@ class Interface:
     operations: tuple[Operation, ...]
 
 
-class DefinitionError(ValueError):
+class DefinitionError(MistakesError):
     """A definition was refused; the text is `file:line: what is wrong; how to mend it`."""
-
-
-class _Source:
-    """The text of one definition, and where in it things are."""
-
-    def __init__(self, path: Path, label: str) -> None:
-        self.label = label
-        try:
-            self.text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DefinitionError(f"{label}:1: cannot be read: {error}; make it a UTF-8 text file") from error
-        self._structure = _BLANKED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), self.text)
-        self._headers = [found.start() for found in _HEADER.finditer(self._structure)]
-
-    def parse(self) -> dict[str, Any]:
-        try:
-            return tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            where = re.search(r"\(at line (\d+)", str(error))
-            line = int(where[1]) if where else self.text.count("\n") + 1
-            raise DefinitionError(f"{self.label}:{line}: not TOML: {error}; mend the syntax") from error
-
-    def refuse(self, offset: int, text: str) -> NoReturn:
-        line = self.text.count("\n", 0, offset) + 1
-        raise DefinitionError(f"{self.label}:{line}: {text}")
-
-    def top(self) -> tuple[int, int]:
-        return 0, self._headers[0] if self._headers else len(self.text)
-
-    def operation(self, index: int) -> tuple[int, int]:
-        """The extent of one `[[operation]]`; the whole file when the array is spelt another way."""
-        if index >= len(self._headers):
-            return 0, len(self.text)
-        bounds = [*self._headers, len(self.text)]
-        return bounds[index], bounds[index + 1]
-
-    def key(self, extent: tuple[int, int], key: str) -> int:
-        """Where `key` is set in this extent; the extent's first line when it is not."""
-        pattern = re.compile(rf"^[ \t]*(?:\[\[[ \t]*operation\.)?{re.escape(key)}\b", re.MULTILINE)
-        found = pattern.search(self._structure, *extent)
-        return found.start() if found else extent[0]
-
-    def field(self, extent: tuple[int, int], key: str, index: int) -> int:
-        """Where the index-th table of an array of inline tables, or of headed tables, begins."""
-        start = self.key(extent, key)
-        headed = re.compile(rf"\[\[[ \t]*operation\.{key}[ \t]*\]\]")
-        pattern = headed if headed.search(self._structure, *extent) else re.compile(r"\{")
-        places = [found.start() for found in pattern.finditer(self._structure, start, extent[1])]
-        return places[index] if index < len(places) else start
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One TOML table being checked: `at` finds the offset of a key in it, for messages."""
+    """One TOML table being checked: `path` is where it stands in the document, `what` how messages name it."""
 
-    source: _Source
-    extent: tuple[int, int]
+    document: Document
+    path: KeyPath
     what: str
     values: dict[str, Any]
-    fixed: int | None = None
 
-    def at(self, key: str) -> int:
-        return self.source.key(self.extent, key) if self.fixed is None else self.fixed
-
-    def refuse(self, key: str, text: str) -> NoReturn:
-        self.source.refuse(self.at(key), f"{self.what}: {text}")
+    def refuse(self, what: str, mend: str, *path: str | int) -> NoReturn:
+        """Refuse the file for what stands at `path` in this table."""
+        place = self.document.place((*self.path, *path))
+        raise DefinitionError([Mistake(place, f"{self.what}: {what}", mend)])
 
     def only(self, *known: str) -> None:
         for key in self.values:
             if key not in known:
-                self.refuse(key, f"unknown key {key!r}; use only {', '.join(known)}")
+                self.refuse(f"unknown key {key!r}", f"use only {', '.join(known)}", key)
 
     def name(self, taken: set[str]) -> str:
         name = self.values.get("name")
         if not isinstance(name, str):
-            self.refuse("name", 'has no name; add name = "..."')
+            self.refuse("has no name", 'add name = "..."', "name")
         if not _IDENTIFIER.fullmatch(name):
-            self.refuse("name", f"{name!r} is no name; use lower-case words joined by single underscores")
+            self.refuse(f"{name!r} is no name", "use lower-case words joined by single underscores", "name")
         if keyword.iskeyword(name) or name in taken:
-            self.refuse("name", f"the name {name!r} is taken by Python or the generated code; choose another")
+            self.refuse(f"the name {name!r} is taken by Python or the generated code", "choose another", "name")
         return name
 
     def doc(self, required: bool) -> str:
         doc = self.values.get("doc", None if required else "")
         if not isinstance(doc, str) or (required and not doc.strip()):
-            self.refuse("doc", "has no doc; say in a sentence what it is")
+            self.refuse("has no doc", "say in a sentence what it is", "doc")
         if not all(letter.isprintable() or letter == "\n" for letter in doc):
-            self.refuse("doc", "its doc holds an unprintable character; use plain text")
+            self.refuse("its doc holds an unprintable character", "use plain text", "doc")
         return doc.strip()
 
     def flag(self, key: str) -> bool:
         value = self.values.get(key, False)
         if not isinstance(value, bool):
-            self.refuse(key, f"{key} is {value!r}; write true or false")
+            self.refuse(f"{key} is {value!r}", "write true or false", key)
         return value
 
     def array(self, key: str) -> list[Any]:
         value = self.values.get(key, [])
         if not isinstance(value, list):
-            self.refuse(key, f"{key} is not an array; write {key} = [...]")
+            self.refuse(f"{key} is not an array", f"write {key} = [...]", key)
         return value
 
 
@@ -219,17 +163,17 @@ def load(path: Path, label: str | None = None) -> Interface:
     Raises:
         DefinitionError: the file cannot be read, is not TOML, or declares what cannot be generated.
     """
-    source = _Source(path, label or str(path))
-    top = _Table(source, source.top(), "interface", source.parse())
+    document = read_document(path, Report(DefinitionError), Path(label) if label else None)
+    top = _Table(document, (), "interface", document.values)
     top.only("name", "doc", "operation")
     name = top.name(set())
     if name != path.stem:
-        top.refuse("name", f"is called {name!r} in a file called {path.name!r}; give both the same name")
+        top.refuse(f"is called {name!r} in a file called {path.name!r}", "give both the same name", "name")
     doc = top.doc(required=True)
-    operations = [_operation(source, index, entry) for index, entry in enumerate(top.array("operation"))]
+    operations = [_operation(top, index, entry) for index, entry in enumerate(top.array("operation"))]
     if not operations:
-        top.refuse("operation", "has no operation; add an [[operation]]")
-    _refuse_twins(source, operations)
+        top.refuse("has no operation", "add an [[operation]]", "operation")
+    _refuse_twins(top, operations)
     return Interface(name, doc, tuple(sorted(operations, key=lambda operation: operation.number)))
 
 
@@ -245,34 +189,30 @@ def load_all(folder: Path, labels: str = "") -> list[Interface]:
         for operation in interface.operations:
             constant = f"{interface.name}_{operation.name}"
             if constant in owners:
-                raise DefinitionError(
-                    f"{labels}{interface.name}.toml:1: operation {operation.name!r} has the same C constant "
-                    f"as one of {owners[constant]!r}; rename one of them"
-                )
+                place = Place(Path(f"{labels}{interface.name}.toml"), 1)
+                what = f"operation {operation.name!r} has the same C constant as one of {owners[constant]!r}"
+                raise DefinitionError([Mistake(place, what, "rename one of them")])
             owners[constant] = interface.name
     return interfaces
 
 
-def _refuse_twins(source: _Source, operations: list[Operation]) -> None:
+def _refuse_twins(top: _Table, operations: list[Operation]) -> None:
     numbers: dict[int, str] = {}
-    names: set[str] = set()
     for index, operation in enumerate(operations):
-        extent = source.operation(index)
-        if operation.name in names:
-            text = f"operation {operation.name!r} is defined twice; rename or remove one"
-            source.refuse(source.key(extent, "name"), text)
-        if operation.number in numbers:
-            text = f"id {operation.number} is already that of {numbers[operation.number]!r}; choose a free one"
-            source.refuse(source.key(extent, "id"), f"operation {operation.name!r}: {text}")
-        names.add(operation.name)
-        numbers[operation.number] = operation.name
+        name, number = operation.name, operation.number
+        if name in numbers.values():
+            top.refuse(f"operation {name!r} is defined twice", "rename or remove one", "operation", index, "name")
+        if number in numbers:
+            what = f"the id {number} of operation {name!r} is already that of {numbers[number]!r}"
+            top.refuse(what, "choose a free one", "operation", index, "id")
+        numbers[number] = name
 
 
-def _operation(source: _Source, index: int, entry: Any) -> Operation:
-    extent = source.operation(index)
+def _operation(top: _Table, index: int, entry: Any) -> Operation:
     if not isinstance(entry, dict):
-        source.refuse(extent[0], "an operation is not a table; write [[operation]]")
-    table = _Table(source, extent, f"operation {entry.get('name', index + 1)!r}", entry)
+        top.refuse("an operation is not a table", "write [[operation]]", "operation", index)
+    what = f"operation {entry.get('name', index + 1)!r}"
+    table = _Table(top.document, ("operation", index), what, entry)
     table.only("name", "id", "doc", "idempotent", "may_wait", "arguments", "returns", "errors")
     return Operation(
         name=table.name(_TAKEN_BY_METHODS),
@@ -289,7 +229,7 @@ def _operation(source: _Source, index: int, entry: Any) -> Operation:
 def _number(table: _Table) -> int:
     number = table.values.get("id")
     if type(number) is not int or not 1 <= number <= LAST_ID:
-        table.refuse("id", f"its id is {number!r}; choose a free integer from 1 to {LAST_ID}")
+        table.refuse(f"its id is {number!r}", f"choose a free integer from 1 to {LAST_ID}", "id")
     return number
 
 
@@ -299,9 +239,9 @@ def _errors(table: _Table) -> tuple[str, ...]:
     for name in names:
         number = getattr(errno, name, None) if isinstance(name, str) and name.startswith("E") else None
         if number is None:
-            table.refuse("errors", f"{name!r} is no errno; use names such as ENOENT")
+            table.refuse(f"{name!r} is no errno", "use names such as ENOENT", "errors")
         if number in numbers:
-            table.refuse("errors", f"{name} is declared twice (perhaps under another name); remove one")
+            table.refuse(f"{name} is declared twice (perhaps under another name)", "remove one", "errors")
         numbers.add(number)
     return tuple(names)
 
@@ -309,13 +249,13 @@ def _errors(table: _Table) -> tuple[str, ...]:
 def _fields(table: _Table, key: str, taken: set[str]) -> tuple[Field, ...]:
     entries = table.array(key)
     if len(entries) > REGISTERS:
-        table.refuse(key, f"has {len(entries)} {key}; a call has {REGISTERS} registers, so merge some into bytes")
+        mend = f"a call has {REGISTERS} registers, so merge some into bytes"
+        table.refuse(f"has {len(entries)} {key}", mend, key)
     fields = [_field(table, key, index, entry, taken) for index, entry in enumerate(entries)]
     names = [field.name for field in fields]
     for index, name in enumerate(names):
         if name in names[:index]:
-            place = table.source.field(table.extent, key, index)
-            table.source.refuse(place, f"{table.what}: {name!r} stands twice in {key}; rename one")
+            table.refuse(f"{name!r} stands twice in {key}", "rename one", key, index)
     _refuse_excess(table, key, fields)
     return tuple(fields)
 
@@ -323,22 +263,21 @@ def _fields(table: _Table, key: str, taken: set[str]) -> tuple[Field, ...]:
 def _refuse_excess(table: _Table, key: str, fields: list[Field]) -> None:
     inline = sum(field.limit for field in fields if field.kind is not Kind.BUFFER)
     if inline > INLINE_BYTES:
-        text = f"its {key} may need {inline} bytes inline, but a frame holds {INLINE_BYTES}"
-        table.refuse(key, f"{text}; declare smaller `max` (it is {DEFAULT_MAX} by default) or use a buffer")
+        what = f"its {key} may need {inline} bytes inline, but a frame holds {INLINE_BYTES}"
+        table.refuse(what, f"declare smaller `max` (it is {DEFAULT_MAX} by default) or use a buffer", key)
     if any(field.kind is Kind.BUFFER for field in fields[:-1]):
-        table.refuse(key, "a buffer is not last; there may be one, and it must be the last")
+        table.refuse("a buffer is not last", "there may be one, and it must be the last", key)
     total = sum(field.limit for field in fields)
     if total > MAX_BULK_BYTES:
-        table.refuse(key, f"its {key} may need {total} bytes, but a call carries {MAX_BULK_BYTES}; lower a `max`")
+        what = f"its {key} may need {total} bytes, but a call carries {MAX_BULK_BYTES}"
+        table.refuse(what, "lower a `max`", key)
 
 
 def _field(operation: _Table, key: str, index: int, entry: Any, taken: set[str]) -> Field:
-    place = operation.source.field(operation.extent, key, index)
     if not isinstance(entry, dict):
-        text = f'{key} holds {entry!r}; write {{ name = "...", kind = "..." }}'
-        operation.source.refuse(place, f"{operation.what}: {text}")
+        operation.refuse(f"{key} holds {entry!r}", 'write { name = "...", kind = "..." }', key, index)
     what = f"{operation.what}, {key[:-1]} {entry.get('name', index + 1)!r}"
-    table = _Table(operation.source, operation.extent, what, entry, fixed=place)
+    table = _Table(operation.document, (*operation.path, key, index), what, entry)
     table.only("name", "kind", "max", "doc")
     name, kind = table.name(taken), _kind(table)
     return Field(name, kind, _limit(table, kind), table.doc(required=False))
@@ -347,7 +286,7 @@ def _field(operation: _Table, key: str, index: int, entry: Any, taken: set[str])
 def _kind(table: _Table) -> Kind:
     kind = table.values.get("kind")
     if not isinstance(kind, str) or kind not in list(Kind):
-        table.refuse("kind", f"its kind is {kind!r}; choose one of {', '.join(Kind)}")
+        table.refuse(f"its kind is {kind!r}", f"choose one of {', '.join(Kind)}", "kind")
     return Kind(kind)
 
 
@@ -355,15 +294,15 @@ def _limit(table: _Table, kind: Kind) -> int:
     declared = table.values.get("max")
     if not kind.has_contents:
         if declared is not None:
-            table.refuse("max", f"a {kind} has no max; remove it")
+            table.refuse(f"a {kind} has no max", "remove it", "max")
         return 0
     if declared is None and kind is Kind.BUFFER:
-        table.refuse("max", 'a buffer must say how large it may be; add max = "64 KiB"')
+        table.refuse("a buffer must say how large it may be", 'add max = "64 KiB"', "max")
     limit = DEFAULT_MAX if declared is None else _size(declared)
     largest = MAX_BULK_BYTES if kind is Kind.BUFFER else INLINE_BYTES
     if limit is None or not 1 <= limit <= largest:
-        text = f"its max is {declared!r}; write an integer from 1 to {largest}, or a size such as"
-        table.refuse("max", f'{text} "2 KiB"')
+        mend = f'write an integer from 1 to {largest}, or a size such as "2 KiB"'
+        table.refuse(f"its max is {declared!r}", mend, "max")
     return limit
 
 

@@ -126,7 +126,7 @@ struct hmk_carrier_record {
   uint32_t slot;       /* ... and this slot of its frames object */
   uint32_t tid;        /* host thread id inside the service */
   uint64_t calls;      /* served since creation */
-  uint64_t handler;    /* time stamp ticks spent in handlers since the binding was made */
+  uint64_t handler;    /* time stamp ticks of handler time charged to the calling thread */
   uint64_t started;    /* time stamp of the handler now running, 0 when none */
   uint64_t last_used;  /* time stamp of the last reply */
   uint64_t waits[3];   /* how the last requests were awaited: spun, yielded, slept */

@@ -19,7 +19,7 @@
 #define PROBE_EVERY 64
 #define DEFER_MS 2
 
-static int higher_class_runs(struct hmk_pool* pool, uint32_t priority) {
+static int higher_class_runs(struct hmk_pool *pool, uint32_t priority) {
   if (priority < HMK_PRIORITY_HIGH && hmk_load(&pool->high)) return 1;
   if (priority >= HMK_PRIORITY_NORMAL) return 0;
   uint32_t carriers = HMK_GET(pool->shared->carriers);
@@ -33,7 +33,7 @@ static int higher_class_runs(struct hmk_pool* pool, uint32_t priority) {
 /* A call's class orders the service's work: it lets calls of a higher class finish first, for one slice at most, so
  * that a hung handler of a high class cannot stop the others. Only calls of the low class look further than one word.
  * Host priorities are left alone: unequal ones would break yielding to the peer. */
-static void defer(struct hmk_pool* pool, uint32_t priority) {
+static void defer(struct hmk_pool *pool, uint32_t priority) {
   uint64_t until = hmk_ticks() + pool->policy->tick_khz * DEFER_MS;
   while (higher_class_runs(pool, priority) && hmk_ticks() < until) hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
 }
@@ -45,9 +45,9 @@ static void set_affinity(uint32_t cpu, uint32_t cpus) {
 
 /* Where to run is the core's decision, published in the pool's shared page; obeying it is the carrier's, since a
  * client may not move a thread of another user. Promotion: caller and carrier met on one CPU while another is free. */
-static void obey_placement(struct hmk_carrier* carrier, uint32_t cpu, uint32_t caller_cpu) {
-  struct hmk_pool* pool = carrier->pool;
-  struct hmk_pool_shared* shared = pool->shared;
+static void obey_placement(struct hmk_carrier *carrier, uint32_t cpu, uint32_t caller_cpu) {
+  struct hmk_pool *pool = carrier->pool;
+  struct hmk_pool_shared *shared = pool->shared;
   uint32_t epoch = hmk_load(&shared->place_epoch);
   uint32_t target = HMK_GET(shared->place_cpu);
   uint32_t mode = HMK_GET(shared->placement);
@@ -66,17 +66,17 @@ static void obey_placement(struct hmk_carrier* carrier, uint32_t cpu, uint32_t c
   if (carrier->together < PROMOTE_AFTER || target >= pool->policy->cpus || target == cpu) return;
   carrier->together = 0;
   set_affinity(target, pool->policy->cpus);
-  atomic_fetch_add_explicit((_Atomic uint32_t*)&shared->promoted, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit((_Atomic uint32_t *)&shared->promoted, 1, memory_order_relaxed);
 }
 
 /* Serve the request in the slot and publish the reply; whether the caller must be woken. For a Python service the
  * interpreter's lock is held: the wake-up, which may give the CPU away, is left for after its release. */
-static int serve_request(struct hmk_carrier* carrier, uint32_t state, char* copy) {
-  struct hmk_pool* pool = carrier->pool;
-  struct hmk_carrier_record* record = carrier->record;
-  struct hmk_leg* leg = &carrier->slot->leg[0];
-  struct hmk_context* context = &carrier->context;
-  struct hmk_bulk* bulk = atomic_load_explicit(&carrier->bulk, memory_order_acquire);
+static int serve_request(struct hmk_carrier *carrier, uint32_t state, char *copy) {
+  struct hmk_pool *pool = carrier->pool;
+  struct hmk_carrier_record *record = carrier->record;
+  struct hmk_leg *leg = &carrier->slot->leg[0];
+  struct hmk_context *context = &carrier->context;
+  struct hmk_bulk *bulk = atomic_load_explicit(&carrier->bulk, memory_order_acquire);
   uint32_t sequence = HMK_SEQUENCE(state);
   uint64_t started = hmk_ticks_cpu(&carrier->cpu);
   carrier->caller_cpu = HMK_GET(leg->caller_cpu);
@@ -108,32 +108,32 @@ static int serve_request(struct hmk_carrier* carrier, uint32_t state, char* copy
   return (hmk_exchange(&leg->state, HMK_STATE(sequence, HMK_PHASE_REPLY)) & HMK_SLEEP) != 0;
 }
 
-static void serve_call(struct hmk_carrier* carrier, uint32_t state, char* copy) {
-  struct hmk_pool* pool = carrier->pool;
-  struct hmk_leg* leg = &carrier->slot->leg[0];
+static void serve_call(struct hmk_carrier *carrier, uint32_t state, char *copy) {
+  struct hmk_pool *pool = carrier->pool;
+  struct hmk_leg *leg = &carrier->slot->leg[0];
   uint32_t priority = HMK_GET(leg->priority);
   if (priority > carrier->max_priority) priority = carrier->max_priority;
   int high = priority >= HMK_PRIORITY_HIGH;
   if (high)
-    atomic_fetch_add((_Atomic uint32_t*)&pool->high, 1);
+    atomic_fetch_add((_Atomic uint32_t *)&pool->high, 1);
   else if (priority < HMK_PRIORITY_NORMAL || hmk_load(&pool->high))
     defer(pool, priority);
   if (pool->python) hmk_python_enter(carrier);
   int asleep = serve_request(carrier, state, pool->python ? NULL : copy);
   if (pool->python) hmk_python_leave();
   if (asleep) hmk_wake(&leg->state);
-  if (high) atomic_fetch_sub((_Atomic uint32_t*)&pool->high, 1);
+  if (high) atomic_fetch_sub((_Atomic uint32_t *)&pool->high, 1);
   obey_placement(carrier, carrier->cpu, carrier->caller_cpu);
 }
 
 /* Waiting for the next request is not waiting for a reply: after two waits that came to sleeping the carrier sleeps
  * at once, and tries the whole policy again now and then. */
-static uint32_t sleep_at_once(struct hmk_carrier* carrier) {
+static uint32_t sleep_at_once(struct hmk_carrier *carrier) {
   return carrier->missed >= 2 && ++carrier->probe % PROBE_EVERY;
 }
 
-static void serve(struct hmk_carrier* carrier) {
-  struct hmk_leg* leg = &carrier->slot->leg[0];
+static void serve(struct hmk_carrier *carrier) {
+  struct hmk_leg *leg = &carrier->slot->leg[0];
   char copy[HMK_INLINE];
   struct hmk_wait wait = {.word = &leg->state,
                           .phases = ~HMK_BIT(HMK_PHASE_REQUEST) & 0xffff,
@@ -149,13 +149,13 @@ static void serve(struct hmk_carrier* carrier) {
   }
 }
 
-void hmk_park(struct hmk_carrier* carrier) {
-  struct hmk_pool* pool = carrier->pool;
+void hmk_park(struct hmk_carrier *carrier) {
+  struct hmk_pool *pool = carrier->pool;
   pthread_mutex_lock(&pool->lock);
   HMK_SET(carrier->record->state, HMK_CARRIER_FREE);
   carrier->slot = NULL;
   free(atomic_exchange(&carrier->bulk, NULL));
-  struct hmk_carrier** list = carrier->reserved ? &pool->reserve_list : &pool->free_list;
+  struct hmk_carrier **list = carrier->reserved ? &pool->reserve_list : &pool->free_list;
   carrier->next_free = *list;
   *list = carrier;
   if (carrier->reserved)
@@ -170,8 +170,8 @@ void hmk_park(struct hmk_carrier* carrier) {
 
 /* Isolation class IC1: one thread on a CPU of its own looks at every bound slot in turn and serves what it finds, on
  * its own stack; a call then costs two cache-line transfers and no host scheduling at all. */
-void* hmk_poller_main(void* argument) {
-  struct hmk_pool* pool = argument;
+void *hmk_poller_main(void *argument) {
+  struct hmk_pool *pool = argument;
   char copy[HMK_INLINE];
   struct hmk_carrier self = {.pool = pool, .context = {.carrier = NO_CPU}};
   if (pool->python) hmk_python_begin(&self);
@@ -179,7 +179,7 @@ void* hmk_poller_main(void* argument) {
   for (;;) {
     uint32_t carriers = hmk_load(&pool->shared->carriers);
     for (uint32_t i = 0; i < carriers; i++) {
-      struct hmk_carrier* carrier = &pool->carriers[i];
+      struct hmk_carrier *carrier = &pool->carriers[i];
       if (atomic_load_explicit(&carrier->parked, memory_order_acquire)) continue;
       uint32_t command = hmk_load(&carrier->command);
       if (command == COMMAND_PARK) hmk_park(carrier);
@@ -194,8 +194,8 @@ void* hmk_poller_main(void* argument) {
   return NULL;
 }
 
-void* hmk_carrier_main(void* argument) {
-  struct hmk_carrier* carrier = argument;
+void *hmk_carrier_main(void *argument) {
+  struct hmk_carrier *carrier = argument;
   carrier->record->tid = (uint32_t)syscall(SYS_gettid);
   if (carrier->pool->python) hmk_python_begin(carrier);
   for (;;) {

@@ -48,12 +48,13 @@ struct hmk_trace_event *hmk_pool_trace(struct hmk_pool_shared *shared, uint32_t 
 
 void hmk_pool_sum(struct hmk_pool_shared *shared, uint32_t limit, struct hmk_pool_totals *totals);
 uint64_t hmk_pool_longest(struct hmk_pool_shared *shared, uint32_t limit);
+uint64_t hmk_pool_charged(struct hmk_pool_shared *shared, uint32_t limit, uint32_t client);
 
 int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved);
 int hmk_pool_shrink(struct hmk_pool *pool, uint32_t count);
 int hmk_pool_take(struct hmk_pool *pool, int reserve);
 void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot,
-                   uint32_t max_priority);
+                   uint32_t max_priority, uint64_t charged);
 int hmk_pool_unbind(struct hmk_pool *pool, uint32_t carrier, int force);
 int hmk_pool_parked(struct hmk_pool *pool, uint32_t carrier);
 int hmk_pool_set_bulk(struct hmk_pool *pool, uint32_t carrier, char *bulk, uint32_t size);

@@ -13,21 +13,21 @@ struct hmk_carrier;
 enum hmk_command { COMMAND_RUN = 0, COMMAND_PARK = 1, COMMAND_LEAVE = 2 };
 
 struct hmk_bulk {
-  char* at;
+  char *at;
   uint32_t size;
 };
 
 struct hmk_carrier {
-  struct hmk_pool* pool;
-  struct hmk_carrier_record* record;
+  struct hmk_pool *pool;
+  struct hmk_carrier_record *record;
   uint32_t index;
   uint32_t alive;
   pthread_t thread;
   /* written by the control thread, obeyed by the carrier */
   uint32_t command;
-  struct hmk_slot* slot; /* set while parked */
+  struct hmk_slot *slot; /* set while parked */
   uint32_t max_priority; /* set while parked */
-  _Atomic(struct hmk_bulk*) bulk;
+  _Atomic(struct hmk_bulk *) bulk;
   /* the carrier's own */
   _Atomic int parked;
   uint32_t was_bound;
@@ -39,19 +39,19 @@ struct hmk_carrier {
   uint32_t together;
   uint32_t cpu; /* of the last call */
   uint32_t caller_cpu; /* of the last call */
-  void* python_state;
-  void* python_key;
+  void *python_state;
+  void *python_key;
   struct hmk_context context;
-  struct hmk_link* next; /* C services only: the way to the next service of a chain */
-  struct hmk_carrier* next_free; /* pool->lock */
+  struct hmk_link *next; /* C services only: the way to the next service of a chain */
+  struct hmk_carrier *next_free; /* pool->lock */
 };
 
 struct hmk_pool {
-  struct hmk_pool_shared* shared;
-  struct hmk_carrier_record* records;
-  struct hmk_operation_record* operations;
-  struct hmk_trace_event* trace;
-  uint8_t* stacks;
+  struct hmk_pool_shared *shared;
+  struct hmk_carrier_record *records;
+  struct hmk_operation_record *operations;
+  struct hmk_trace_event *trace;
+  uint8_t *stacks;
   uint64_t stack_bytes;
   uint32_t limit;
   int python;
@@ -59,27 +59,27 @@ struct hmk_pool {
   int polled;
   uint32_t high; /* calls of the high class being served */
   uint32_t poll_cpu;
-  struct hmk_wait_policy* policy;
-  struct hmk_carrier* carriers;
+  struct hmk_wait_policy *policy;
+  struct hmk_carrier *carriers;
   pthread_mutex_t lock; /* free_list, reserve_list and the shared counters free, bound, peak */
-  struct hmk_carrier* free_list;
-  struct hmk_carrier* reserve_list;
+  struct hmk_carrier *free_list;
+  struct hmk_carrier *reserve_list;
 };
 
-void hmk_observe(struct hmk_pool* pool, const struct hmk_context* context, uint32_t cpu, uint64_t started,
+void hmk_observe(struct hmk_pool *pool, const struct hmk_context *context, uint32_t cpu, uint64_t started,
                  uint64_t ended, int64_t status);
-int64_t hmk_admit(struct hmk_context* context, struct hmk_leg* leg, char* copy);
-int64_t hmk_run(struct hmk_pool* pool, struct hmk_context* context);
-void hmk_publish(const struct hmk_context* context, struct hmk_leg* leg, int64_t status);
-void hmk_park(struct hmk_carrier* carrier);
-void* hmk_carrier_main(void* argument);
-void* hmk_poller_main(void* argument);
+int64_t hmk_admit(struct hmk_context *context, struct hmk_leg *leg, char *copy);
+int64_t hmk_run(struct hmk_pool *pool, struct hmk_context *context);
+void hmk_publish(const struct hmk_context *context, struct hmk_leg *leg, int64_t status);
+void hmk_park(struct hmk_carrier *carrier);
+void *hmk_carrier_main(void *argument);
+void *hmk_poller_main(void *argument);
 
-void hmk_python_begin(struct hmk_carrier* carrier);
-void hmk_python_end(struct hmk_carrier* carrier);
-void hmk_python_enter(struct hmk_carrier* carrier);
+void hmk_python_begin(struct hmk_carrier *carrier);
+void hmk_python_end(struct hmk_carrier *carrier);
+void hmk_python_enter(struct hmk_carrier *carrier);
 void hmk_python_leave(void);
-int64_t hmk_python_handler(struct hmk_context* context);
-int64_t hmk_c_handler(struct hmk_context* context);
+int64_t hmk_python_handler(struct hmk_context *context);
+int64_t hmk_c_handler(struct hmk_context *context);
 
 #endif

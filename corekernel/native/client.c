@@ -12,29 +12,29 @@
 enum busy { FREE = 0, CALLING = 1, INTERRUPTED = 2, WAITING = 3, ABANDONED = 4 };
 
 /* `busy` is tested by signal handlers of the same thread only: the compiler must not reorder it, the CPU may. */
-static uint32_t get_busy(struct hmk_link* link) {
-  return atomic_load_explicit((_Atomic uint32_t*)&link->busy, memory_order_relaxed);
+static uint32_t get_busy(struct hmk_link *link) {
+  return atomic_load_explicit((_Atomic uint32_t *)&link->busy, memory_order_relaxed);
 }
 
-static void set_busy(struct hmk_link* link, enum busy busy) {
+static void set_busy(struct hmk_link *link, enum busy busy) {
   atomic_signal_fence(memory_order_seq_cst);
-  atomic_store_explicit((_Atomic uint32_t*)&link->busy, busy, memory_order_relaxed);
+  atomic_store_explicit((_Atomic uint32_t *)&link->busy, busy, memory_order_relaxed);
   atomic_signal_fence(memory_order_seq_cst);
 }
 
-static int64_t end(struct hmk_link* link, int64_t status) {
+static int64_t end(struct hmk_link *link, int64_t status) {
   set_busy(link, FREE);
   return status;
 }
 
 /* Whether the link can take a call now; an abandoned one is free again once its carrier has answered. */
-int hmk_link_ready(struct hmk_link* link) {
+int hmk_link_ready(struct hmk_link *link) {
   if (get_busy(link) == ABANDONED && HMK_PHASE(hmk_load(&link->slot->leg[0].state)) == HMK_PHASE_REPLY)
     set_busy(link, FREE);
   return get_busy(link) == FREE;
 }
 
-int64_t hmk_fill_leg(struct hmk_link* link, struct hmk_leg* leg, const struct hmk_message* message) {
+int64_t hmk_fill_leg(struct hmk_link *link, struct hmk_leg *leg, const struct hmk_message *message) {
   uint32_t length = message->in_length;
   uint8_t flags = 0;
   uint32_t cpu;
@@ -59,7 +59,7 @@ int64_t hmk_fill_leg(struct hmk_link* link, struct hmk_leg* leg, const struct hm
 }
 
 /* Move the slot to REQUEST. The word may meanwhile gain HMK_SLEEP or HMK_UNBOUND, or die. */
-static int64_t submit(struct hmk_link* link, struct hmk_leg* leg) {
+static int64_t submit(struct hmk_link *link, struct hmk_leg *leg) {
   uint32_t state = hmk_load(&leg->state);
   for (;;) {
     if (HMK_PHASE(state) == HMK_PHASE_DIED) return HMK_E_NO_SERVICE;
@@ -76,7 +76,7 @@ static int64_t submit(struct hmk_link* link, struct hmk_leg* leg) {
 }
 
 /* The reply stands in the leg: copy once, check, then hand out. */
-int64_t hmk_collect_leg(struct hmk_link* link, struct hmk_leg* leg, const struct hmk_message* message) {
+int64_t hmk_collect_leg(struct hmk_link *link, struct hmk_leg *leg, const struct hmk_message *message) {
   uint32_t length = HMK_GET(leg->reply_length);
   uint32_t bulk = HMK_GET(leg->flags) & HMK_LEG_REPLY_BULK;
   int64_t status = HMK_GET(leg->status);
@@ -92,7 +92,7 @@ int64_t hmk_collect_leg(struct hmk_link* link, struct hmk_leg* leg, const struct
 }
 
 /* Give the call up: the slot stays the carrier's until it answers. Fails when the answer is already there. */
-static int abandon(struct hmk_link* link, struct hmk_leg* leg) {
+static int abandon(struct hmk_link *link, struct hmk_leg *leg) {
   uint32_t state = hmk_load(&leg->state);
   for (;;) {
     uint32_t phase = HMK_PHASE(state);
@@ -104,7 +104,7 @@ static int abandon(struct hmk_link* link, struct hmk_leg* leg) {
 }
 
 /* Serve the call back into us on the stack that waits here, then go on waiting. */
-static void serve_nested(struct hmk_link* link, struct hmk_slot* slot) {
+static void serve_nested(struct hmk_link *link, struct hmk_slot *slot) {
   ((hmk_nested_fn)link->nested)(link, &slot->leg[1]);
   uint32_t cpu;
   hmk_ticks_cpu(&cpu);
@@ -113,8 +113,8 @@ static void serve_nested(struct hmk_link* link, struct hmk_slot* slot) {
   if (old & HMK_SLEEP) hmk_wake(&slot->leg[0].state);
 }
 
-static int64_t await(struct hmk_link* link, const struct hmk_message* message) {
-  struct hmk_leg* leg = &link->slot->leg[0];
+static int64_t await(struct hmk_link *link, const struct hmk_message *message) {
+  struct hmk_leg *leg = &link->slot->leg[0];
   struct hmk_wait wait = {.word = &leg->state,
                           .phases = HMK_BIT(HMK_PHASE_REQUEST) | HMK_BIT(HMK_PHASE_NESTED_REPLY),
                           .policy = link->policy,
@@ -150,8 +150,8 @@ static int64_t await(struct hmk_link* link, const struct hmk_message* message) {
 }
 
 /* The service answered WAIT: sleep on our own word, holding no stack, until it says that something changed. */
-static int64_t await_condition(struct hmk_link* link, const struct hmk_message* message) {
-  struct hmk_leg* leg = &link->slot->leg[0];
+static int64_t await_condition(struct hmk_link *link, const struct hmk_message *message) {
+  struct hmk_leg *leg = &link->slot->leg[0];
   for (;;) {
     enum hmk_wait_end why =
         hmk_wait_word(&leg->wait_word, link->wait_sequence, link->deadline, link->policy, &leg->state);
@@ -164,20 +164,20 @@ static int64_t await_condition(struct hmk_link* link, const struct hmk_message* 
   }
 }
 
-static int64_t start(struct hmk_link* link, const struct hmk_message* message) {
-  struct hmk_leg* leg = &link->slot->leg[0];
+static int64_t start(struct hmk_link *link, const struct hmk_message *message) {
+  struct hmk_leg *leg = &link->slot->leg[0];
   int64_t status = hmk_fill_leg(link, leg, message);
   if (status == HMK_OK) status = submit(link, leg);
   return status == HMK_OK ? HMK_OK : end(link, status);
 }
 
-static int64_t issue(struct hmk_link* link, const struct hmk_message* message) {
+static int64_t issue(struct hmk_link *link, const struct hmk_message *message) {
   int64_t status = start(link, message);
   return status == HMK_OK ? await(link, message) : status;
 }
 
 /* Re-issue for as long as the service answers WAIT and its condition comes true. */
-static int64_t settle(struct hmk_link* link, const struct hmk_message* message, int64_t status) {
+static int64_t settle(struct hmk_link *link, const struct hmk_message *message, int64_t status) {
   while (status == HMK_E_WAIT) {
     set_busy(link, CALLING);
     link->wait_sequence = HMK_GET(link->slot->leg[0].wait_sequence);
@@ -189,7 +189,7 @@ static int64_t settle(struct hmk_link* link, const struct hmk_message* message, 
 
 /* One call. Returns the service's status (0, or an errno > 0), or HMK_E_* < 0. On HMK_E_INTERRUPTED the call is
  * still in progress: hmk_resume() or hmk_cancel() it. */
-int64_t hmk_call(struct hmk_link* link, const struct hmk_message* message) {
+int64_t hmk_call(struct hmk_link *link, const struct hmk_message *message) {
   if (!hmk_link_ready(link)) return HMK_E_BUSY;
   set_busy(link, CALLING);
   return settle(link, message, issue(link, message));
@@ -197,19 +197,19 @@ int64_t hmk_call(struct hmk_link* link, const struct hmk_message* message) {
 
 /* The two halves of hmk_call(), for a caller with something to do in between: after HMK_OK from hmk_start(),
  * hmk_finish() must follow. */
-int64_t hmk_start(struct hmk_link* link, const struct hmk_message* message) {
+int64_t hmk_start(struct hmk_link *link, const struct hmk_message *message) {
   if (!hmk_link_ready(link)) return HMK_E_BUSY;
   set_busy(link, CALLING);
   return start(link, message);
 }
 
-int64_t hmk_finish(struct hmk_link* link, const struct hmk_message* message) {
+int64_t hmk_finish(struct hmk_link *link, const struct hmk_message *message) {
   return settle(link, message, await(link, message));
 }
 
 /* Whether the reply to a started call comes within the time that waiting spins; never sleeps. */
-int hmk_reply_soon(struct hmk_link* link) {
-  struct hmk_leg* leg = &link->slot->leg[0];
+int hmk_reply_soon(struct hmk_link *link) {
+  struct hmk_leg *leg = &link->slot->leg[0];
   uint32_t cpu;
   uint64_t now = hmk_ticks_cpu(&cpu);
   if (HMK_GET(leg->carrier_cpu) == cpu) return 0;
@@ -223,7 +223,7 @@ int hmk_reply_soon(struct hmk_link* link) {
 }
 
 /* Go on with an interrupted call; `message` is the one that was interrupted. */
-int64_t hmk_resume(struct hmk_link* link, const struct hmk_message* message) {
+int64_t hmk_resume(struct hmk_link *link, const struct hmk_message *message) {
   uint32_t busy = get_busy(link);
   if (busy != INTERRUPTED && busy != WAITING) return HMK_E_BAD_FRAME;
   set_busy(link, CALLING);
@@ -233,7 +233,7 @@ int64_t hmk_resume(struct hmk_link* link, const struct hmk_message* message) {
 }
 
 /* Give an interrupted call up. A handler that runs, runs on; its reply is dropped. */
-int64_t hmk_cancel(struct hmk_link* link) {
+int64_t hmk_cancel(struct hmk_link *link) {
   uint32_t busy = get_busy(link);
   if (busy == INTERRUPTED && abandon(link, &link->slot->leg[0])) return HMK_E_CANCELLED;
   if (busy == INTERRUPTED || busy == WAITING) return end(link, HMK_E_CANCELLED);

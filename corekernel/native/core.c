@@ -5,11 +5,11 @@
 #include "carrier.h"
 
 /* The caller's wait word, to be read before the condition is tested (WAIT, see client.c). */
-uint32_t hmk_sequence(struct hmk_slot* slot) { return hmk_load(&slot->leg[0].wait_word) & ~1u; }
+uint32_t hmk_sequence(struct hmk_slot *slot) { return hmk_load(&slot->leg[0].wait_word) & ~1u; }
 
 /* Tell the caller of a slot that the condition it waits for may hold. */
-void hmk_notify(struct hmk_slot* slot) {
-  uint32_t* word = &slot->leg[0].wait_word;
+void hmk_notify(struct hmk_slot *slot) {
+  uint32_t *word = &slot->leg[0].wait_word;
   /* Pairs with hmk_wait_word(). Bit 0 is cleared with the count: whoever sleeps again sets it again. */
   uint32_t old = hmk_load(word);
   while (!hmk_swap(word, &old, (old & ~1u) + 2)) continue;
@@ -17,8 +17,8 @@ void hmk_notify(struct hmk_slot* slot) {
 }
 
 /* End whatever goes on in a slot of a dead service. */
-void hmk_frames_kill(struct hmk_slot* slots, uint32_t index) {
-  uint32_t* word = &slots[index].leg[0].state;
+void hmk_frames_kill(struct hmk_slot *slots, uint32_t index) {
+  uint32_t *word = &slots[index].leg[0].state;
   uint32_t old = hmk_exchange(word, HMK_STATE(HMK_SEQUENCE(hmk_load(word)), HMK_PHASE_DIED));
   if (old & HMK_SLEEP) hmk_wake(word);
   hmk_notify(&slots[index]);
@@ -42,7 +42,7 @@ uint64_t hmk_measure_tick_khz(void) {
 }
 
 /* variant: 0 hybrid, 1 spinning, 2 blocking only. */
-void hmk_policy_defaults(struct hmk_wait_policy* policy, uint64_t tick_khz, uint32_t cpus, int variant) {
+void hmk_policy_defaults(struct hmk_wait_policy *policy, uint64_t tick_khz, uint32_t cpus, int variant) {
   uint64_t microsecond = tick_khz / 1000 + 1;
   memset(policy, 0, sizeof *policy);
   policy->tick_khz = tick_khz;

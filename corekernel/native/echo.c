@@ -1,21 +1,20 @@
 /* The C echo service: the dispatcher measured without an interpreter on either side. */
 #include "carrier.h"
+#include "ops_gen.h"
 
 #include <string.h>
 
-enum { OP_NULL = 1, OP_ECHO = 2, OP_CHAIN = 3, OP_WORK = 4 };
-
-int hmk_pool_set_next(struct hmk_pool* pool, uint32_t carrier, struct hmk_link* next) {
+int hmk_pool_set_next(struct hmk_pool *pool, uint32_t carrier, struct hmk_link *next) {
   pool->carriers[carrier].next = next;
   return 0;
 }
 
-static int64_t chain(struct hmk_context* context) {
-  struct hmk_link* next = context->owner ? context->owner->next : NULL;
+static int64_t chain(struct hmk_context *context) {
+  struct hmk_link *next = context->owner ? context->owner->next : NULL;
   context->returns = 1;
   context->rets[0] = 1;
   if (!next || context->registers < 1 || context->args[0] <= 1) return HMK_OK;
-  struct hmk_message message = {.operation = OP_CHAIN, .registers = 1, .returns = 1};
+  struct hmk_message message = {.operation = HMK_OP_BENCH_ECHO_CHAIN, .registers = 1, .returns = 1};
   message.args[0] = context->args[0] - 1;
   next->depth = context->depth + 1;
   int64_t status = hmk_call(next, &message);
@@ -23,29 +22,29 @@ static int64_t chain(struct hmk_context* context) {
   return status;
 }
 
-static int64_t work(struct hmk_context* context) {
+static int64_t work(struct hmk_context *context) {
   uint64_t khz = context->owner->pool->policy->tick_khz;
   uint64_t until = hmk_ticks() + (context->registers ? context->args[0] : 0) * khz / 1000000;
   while (hmk_ticks() < until) hmk_pause();
   return HMK_OK;
 }
 
-static int64_t echo(struct hmk_context* context) {
+static int64_t echo(struct hmk_context *context) {
   context->returns = 1;
   context->rets[0] = context->in_length;
   return hmk_reply(context, context->in, context->in_length) ? HMK_E_TOO_BIG : HMK_OK;
 }
 
 /* Serves the operations of services/interfaces/bench_echo.toml that need no policy. */
-int64_t hmk_c_handler(struct hmk_context* context) {
+int64_t hmk_c_handler(struct hmk_context *context) {
   switch (context->operation) {
-    case OP_NULL:
+    case HMK_OP_BENCH_ECHO_NULL:
       return HMK_OK;
-    case OP_ECHO:
+    case HMK_OP_BENCH_ECHO_ECHO:
       return echo(context);
-    case OP_CHAIN:
+    case HMK_OP_BENCH_ECHO_CHAIN:
       return chain(context);
-    case OP_WORK:
+    case HMK_OP_BENCH_ECHO_WORK:
       return work(context);
     default:
       return HMK_E_BAD_OPERATION;

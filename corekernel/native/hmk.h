@@ -30,29 +30,29 @@ _Static_assert(sizeof(struct hmk_pool_shared) == 128, "pool header");
 #define HMK_READY_PHASES (HMK_BIT(HMK_PHASE_IDLE) | HMK_BIT(HMK_PHASE_REPLY))
 
 /* Shared words are plain integers in the ABI; every access to one that two parties race on goes through these. */
-static inline uint32_t hmk_load(const uint32_t* word) {
-  return atomic_load_explicit((const _Atomic uint32_t*)word, memory_order_acquire);
+static inline uint32_t hmk_load(const uint32_t *word) {
+  return atomic_load_explicit((const _Atomic uint32_t *)word, memory_order_acquire);
 }
 
-static inline uint32_t hmk_exchange(uint32_t* word, uint32_t value) {
-  return atomic_exchange_explicit((_Atomic uint32_t*)word, value, memory_order_seq_cst);
+static inline uint32_t hmk_exchange(uint32_t *word, uint32_t value) {
+  return atomic_exchange_explicit((_Atomic uint32_t *)word, value, memory_order_seq_cst);
 }
 
-static inline int hmk_swap(uint32_t* word, uint32_t* expected, uint32_t value) {
-  return atomic_compare_exchange_strong_explicit((_Atomic uint32_t*)word, expected, value, memory_order_seq_cst,
+static inline int hmk_swap(uint32_t *word, uint32_t *expected, uint32_t value) {
+  return atomic_compare_exchange_strong_explicit((_Atomic uint32_t *)word, expected, value, memory_order_seq_cst,
                                                  memory_order_acquire);
 }
 
-static inline uint64_t hmk_load64(const uint64_t* word) {
-  return atomic_load_explicit((const _Atomic uint64_t*)word, memory_order_relaxed);
+static inline uint64_t hmk_load64(const uint64_t *word) {
+  return atomic_load_explicit((const _Atomic uint64_t *)word, memory_order_relaxed);
 }
 
-static inline void hmk_store64(uint64_t* word, uint64_t value) {
-  atomic_store_explicit((_Atomic uint64_t*)word, value, memory_order_relaxed);
+static inline void hmk_store64(uint64_t *word, uint64_t value) {
+  atomic_store_explicit((_Atomic uint64_t *)word, value, memory_order_relaxed);
 }
 
 /* Statistics: one writer at a time, any reader. */
-static inline void hmk_count64(uint64_t* word, uint64_t more) { hmk_store64(word, hmk_load64(word) + more); }
+static inline void hmk_count64(uint64_t *word, uint64_t more) { hmk_store64(word, hmk_load64(word) + more); }
 
 /* Fields other than the state word are ordered by it; relaxed atomics keep a hostile peer's racing writes from
  * being undefined behaviour here, and force the single copy. */
@@ -66,7 +66,7 @@ static inline uint64_t hmk_ticks(void) {
 }
 
 /* Time and CPU in one unprivileged instruction; needs no thread-local storage, unlike rseq. */
-static inline uint64_t hmk_ticks_cpu(uint32_t* cpu) {
+static inline uint64_t hmk_ticks_cpu(uint32_t *cpu) {
   uint32_t low, high, aux;
   __asm__ volatile("rdtscp" : "=a"(low), "=d"(high), "=c"(aux));
   *cpu = aux & 0xfff;
@@ -78,9 +78,9 @@ static inline void hmk_pause(void) { __asm__ volatile("pause" ::: "memory"); }
 #define HMK_SMALL 128
 
 /* Small payloads by words: the string instruction takes longer to start than they take to copy. */
-static inline void hmk_copy(void* to, const void* from, size_t length) {
-  const char* source = from;
-  char* target = to;
+static inline void hmk_copy(void *to, const void *from, size_t length) {
+  const char *source = from;
+  char *target = to;
   if (length <= HMK_SMALL) {
     uint64_t word;
     for (; length >= 8; length -= 8, source += 8, target += 8) {
@@ -107,31 +107,31 @@ static inline long hmk_syscall(long number, long a, long b, long c, long d) {
 #define HMK_ETIMEDOUT 110
 
 /* Not FUTEX_PRIVATE: waiter and waker are in different processes. */
-static inline void hmk_wake(uint32_t* word) { hmk_syscall(HMK_SYS_FUTEX, (long)word, 1, 0x7fffffff, 0); }
+static inline void hmk_wake(uint32_t *word) { hmk_syscall(HMK_SYS_FUTEX, (long)word, 1, 0x7fffffff, 0); }
 
 enum hmk_wait_end { HMK_WAIT_DONE = 0, HMK_WAIT_DEADLINE = 1, HMK_WAIT_SIGNAL = 2, HMK_WAIT_COMMAND = 3 };
 
 struct hmk_wait {
-  uint32_t* word; /* what is waited on */
+  uint32_t *word; /* what is waited on */
   uint32_t phases; /* bit set of phases to wait through */
   uint32_t peer_cpu; /* where the peer last ran */
-  struct hmk_wait_policy* policy;
-  const uint32_t* command; /* a private word; non-zero ends the wait; may be NULL */
+  struct hmk_wait_policy *policy;
+  const uint32_t *command; /* a private word; non-zero ends the wait; may be NULL */
   uint64_t deadline; /* ticks, 0 none */
-  uint64_t* waits; /* spun, yielded, slept */
+  uint64_t *waits; /* spun, yielded, slept */
   uint32_t sleep_at_once;
   uint32_t state; /* out: the state that ended the wait */
   uint32_t slept; /* out: it came to sleeping */
 };
 
-enum hmk_wait_end hmk_wait_phase(struct hmk_wait* wait);
-enum hmk_wait_end hmk_wait_word(uint32_t* word, uint32_t sequence, uint64_t deadline,
-                                const struct hmk_wait_policy* policy, const uint32_t* state);
-int64_t hmk_fill_leg(struct hmk_link* link, struct hmk_leg* leg, const struct hmk_message* message);
-int64_t hmk_collect_leg(struct hmk_link* link, struct hmk_leg* leg, const struct hmk_message* message);
-long hmk_sleep(uint32_t* word, uint32_t value, uint64_t deadline, const struct hmk_wait_policy* policy);
+enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait);
+enum hmk_wait_end hmk_wait_word(uint32_t *word, uint32_t sequence, uint64_t deadline,
+                                const struct hmk_wait_policy *policy, const uint32_t *state);
+int64_t hmk_fill_leg(struct hmk_link *link, struct hmk_leg *leg, const struct hmk_message *message);
+int64_t hmk_collect_leg(struct hmk_link *link, struct hmk_leg *leg, const struct hmk_message *message);
+long hmk_sleep(uint32_t *word, uint32_t value, uint64_t deadline, const struct hmk_wait_policy *policy);
 
 /* Serves a call back into the waiting caller; returns the transport status written to the nested leg. */
-typedef void (*hmk_nested_fn)(struct hmk_link* link, struct hmk_leg* leg);
+typedef void (*hmk_nested_fn)(struct hmk_link *link, struct hmk_leg *leg);
 
 #endif

@@ -25,28 +25,28 @@ static void on_kick(int number) { (void)number; }
 
 static uint64_t align(uint64_t bytes) { return (bytes + PAGE - 1) & ~(uint64_t)(PAGE - 1); }
 
-struct hmk_carrier_record* hmk_pool_records(struct hmk_pool_shared* shared) {
-  return (struct hmk_carrier_record*)(shared + 1);
+struct hmk_carrier_record *hmk_pool_records(struct hmk_pool_shared *shared) {
+  return (struct hmk_carrier_record *)(shared + 1);
 }
 
-struct hmk_operation_record* hmk_pool_operations(struct hmk_pool_shared* shared, uint32_t limit) {
-  return (struct hmk_operation_record*)((char*)shared +
-                                        align(sizeof *shared + (uint64_t)limit * sizeof(struct hmk_carrier_record)));
+struct hmk_operation_record *hmk_pool_operations(struct hmk_pool_shared *shared, uint32_t limit) {
+  return (struct hmk_operation_record *)((char *)shared +
+                                         align(sizeof *shared + (uint64_t)limit * sizeof(struct hmk_carrier_record)));
 }
 
-struct hmk_trace_event* hmk_pool_trace(struct hmk_pool_shared* shared, uint32_t limit, uint32_t cpus) {
-  return (struct hmk_trace_event*)((char*)hmk_pool_operations(shared, limit) +
-                                   align((uint64_t)cpus * HMK_MAX_OPS * sizeof(struct hmk_operation_record)));
+struct hmk_trace_event *hmk_pool_trace(struct hmk_pool_shared *shared, uint32_t limit, uint32_t cpus) {
+  return (struct hmk_trace_event *)((char *)hmk_pool_operations(shared, limit) +
+                                    align((uint64_t)cpus * HMK_MAX_OPS * sizeof(struct hmk_operation_record)));
 }
 
 /* Size in bytes of the shared object of a pool with at most `limit` carriers. */
 uint64_t hmk_pool_shared_size(uint32_t limit, uint32_t cpus) {
-  return (uint64_t)((char*)hmk_pool_trace(NULL, limit, cpus) - (char*)NULL) +
+  return (uint64_t)((char *)hmk_pool_trace(NULL, limit, cpus) - (char *)NULL) +
          align((uint64_t)HMK_TRACE_EVENTS * sizeof(struct hmk_trace_event));
 }
 
-void hmk_pool_sum(struct hmk_pool_shared* shared, uint32_t limit, struct hmk_pool_totals* totals) {
-  struct hmk_carrier_record* records = hmk_pool_records(shared);
+void hmk_pool_sum(struct hmk_pool_shared *shared, uint32_t limit, struct hmk_pool_totals *totals) {
+  struct hmk_carrier_record *records = hmk_pool_records(shared);
   uint32_t carriers = HMK_GET(shared->carriers);
   memset(totals, 0, sizeof *totals);
   for (uint32_t i = 0; i < carriers && i < limit; i++) {
@@ -60,8 +60,8 @@ void hmk_pool_sum(struct hmk_pool_shared* shared, uint32_t limit, struct hmk_poo
 }
 
 /* Ticks that the longest-running handler of the pool has run so far. */
-uint64_t hmk_pool_longest(struct hmk_pool_shared* shared, uint32_t limit) {
-  struct hmk_carrier_record* records = hmk_pool_records(shared);
+uint64_t hmk_pool_longest(struct hmk_pool_shared *shared, uint32_t limit) {
+  struct hmk_carrier_record *records = hmk_pool_records(shared);
   uint32_t carriers = HMK_GET(shared->carriers);
   uint64_t now = hmk_ticks(), longest = 0;
   for (uint32_t i = 0; i < carriers && i < limit; i++) {
@@ -71,9 +71,20 @@ uint64_t hmk_pool_longest(struct hmk_pool_shared* shared, uint32_t limit) {
   return longest;
 }
 
-struct hmk_pool* hmk_pool_open(struct hmk_pool_shared* shared, uint8_t* stacks, uint64_t stack_bytes, uint32_t limit,
-                               struct hmk_wait_policy* policy, int python, uint32_t base) {
-  struct hmk_pool* pool = calloc(1, sizeof *pool);
+/* Ticks of handler time charged to the threads of one client. */
+uint64_t hmk_pool_charged(struct hmk_pool_shared *shared, uint32_t limit, uint32_t client) {
+  struct hmk_carrier_record *records = hmk_pool_records(shared);
+  uint32_t carriers = HMK_GET(shared->carriers);
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < carriers && i < limit; i++)
+    if (HMK_GET(records[i].client) == client && HMK_GET(records[i].state) >= HMK_CARRIER_BOUND)
+      sum += hmk_load64(&records[i].handler);
+  return sum;
+}
+
+struct hmk_pool *hmk_pool_open(struct hmk_pool_shared *shared, uint8_t *stacks, uint64_t stack_bytes, uint32_t limit,
+                               struct hmk_wait_policy *policy, int python, uint32_t base) {
+  struct hmk_pool *pool = calloc(1, sizeof *pool);
   if (!pool) return NULL;
   mallopt(M_ARENA_MAX, 2); /* an arena a carrier would cost more than its stack */
   struct sigaction action = {.sa_handler = on_kick};
@@ -97,7 +108,7 @@ struct hmk_pool* hmk_pool_open(struct hmk_pool_shared* shared, uint8_t* stacks, 
   return pool;
 }
 
-static int start(struct hmk_pool* pool, pthread_t* thread, void* (*body)(void*), void* argument, uint8_t* stack) {
+static int start(struct hmk_pool *pool, pthread_t *thread, void *(*body)(void *), void *argument, uint8_t *stack) {
   pthread_attr_t attributes;
   sigset_t all, before;
   if (mprotect(stack, PAGE, PROT_NONE)) return -1;
@@ -112,7 +123,7 @@ static int start(struct hmk_pool* pool, pthread_t* thread, void* (*body)(void*),
   return failed ? -1 : 0;
 }
 
-static struct hmk_carrier* vacant(struct hmk_pool* pool, uint32_t* index) {
+static struct hmk_carrier *vacant(struct hmk_pool *pool, uint32_t *index) {
   for (uint32_t i = 0; i < pool->limit; i++) {
     if (pool->records[i].state == HMK_CARRIER_NONE && !pool->carriers[i].alive) {
       *index = i;
@@ -122,10 +133,10 @@ static struct hmk_carrier* vacant(struct hmk_pool* pool, uint32_t* index) {
   return NULL;
 }
 
-static uint8_t* stack_of(struct hmk_pool* pool, uint32_t index) { return pool->stacks + index * pool->stack_bytes; }
+static uint8_t *stack_of(struct hmk_pool *pool, uint32_t index) { return pool->stacks + index * pool->stack_bytes; }
 
 /* Turn a new, empty pool into a polled one. 0, or -1. */
-int hmk_pool_poll(struct hmk_pool* pool, uint32_t cpu) {
+int hmk_pool_poll(struct hmk_pool *pool, uint32_t cpu) {
   static pthread_t poller;
   pool->polled = 1;
   pool->poll_cpu = cpu;
@@ -133,16 +144,16 @@ int hmk_pool_poll(struct hmk_pool* pool, uint32_t cpu) {
 }
 
 /* A stack of the reserve is there for when no memory is: have its working part resident from the start. */
-static void prefault(struct hmk_pool* pool, uint32_t index) {
+static void prefault(struct hmk_pool *pool, uint32_t index) {
   uint64_t bytes = pool->stack_bytes / 2 < RESERVE_BYTES ? pool->stack_bytes / 2 : RESERVE_BYTES;
   madvise(stack_of(pool, index) + pool->stack_bytes - bytes, bytes, MADV_POPULATE_WRITE);
 }
 
 /* Create up to `count` carriers; how many were. Only the control thread calls this and what follows. */
-int hmk_pool_grow(struct hmk_pool* pool, uint32_t count, int reserved) {
+int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved) {
   uint32_t made = 0, index;
   for (; made < count; made++) {
-    struct hmk_carrier* carrier = vacant(pool, &index);
+    struct hmk_carrier *carrier = vacant(pool, &index);
     if (!carrier) break;
     memset(carrier, 0, sizeof *carrier);
     carrier->pool = pool;
@@ -168,9 +179,9 @@ int hmk_pool_grow(struct hmk_pool* pool, uint32_t count, int reserved) {
   return (int)made;
 }
 
-static struct hmk_carrier* take_from(struct hmk_pool* pool, struct hmk_carrier** list, uint32_t* counter) {
+static struct hmk_carrier *take_from(struct hmk_pool *pool, struct hmk_carrier **list, uint32_t *counter) {
   pthread_mutex_lock(&pool->lock);
-  struct hmk_carrier* carrier = *list;
+  struct hmk_carrier *carrier = *list;
   if (carrier) {
     *list = carrier->next_free;
     --*counter;
@@ -180,22 +191,22 @@ static struct hmk_carrier* take_from(struct hmk_pool* pool, struct hmk_carrier**
   return carrier;
 }
 
-static struct hmk_carrier* take_free(struct hmk_pool* pool) {
+static struct hmk_carrier *take_free(struct hmk_pool *pool) {
   return take_from(pool, &pool->free_list, &pool->shared->free);
 }
 
 /* End up to `count` parked carriers and give their stacks' memory back. */
-int hmk_pool_shrink(struct hmk_pool* pool, uint32_t count) {
+int hmk_pool_shrink(struct hmk_pool *pool, uint32_t count) {
   uint32_t ended = 0;
   for (; ended < count; ended++) {
-    struct hmk_carrier* carrier = take_free(pool);
+    struct hmk_carrier *carrier = take_free(pool);
     if (!carrier) break;
     if (!pool->polled) {
       hmk_exchange(&carrier->command, COMMAND_LEAVE);
       hmk_wake(&carrier->command);
       pthread_join(carrier->thread, NULL);
     }
-    uint8_t* stack = stack_of(pool, carrier->index);
+    uint8_t *stack = stack_of(pool, carrier->index);
     mprotect(stack, PAGE, PROT_READ | PROT_WRITE);
     madvise(stack, pool->stack_bytes, MADV_REMOVE);
     carrier->alive = 0;
@@ -206,8 +217,8 @@ int hmk_pool_shrink(struct hmk_pool* pool, uint32_t count) {
 }
 
 /* The slot becomes callable: whatever its state word held, it is now ready, with the sequence it had. */
-static void open_slot(struct hmk_carrier* carrier) {
-  uint32_t* word = &carrier->slot->leg[0].state;
+static void open_slot(struct hmk_carrier *carrier) {
+  uint32_t *word = &carrier->slot->leg[0].state;
   uint32_t state = hmk_load(word);
   do {
     carrier->sequence = HMK_SEQUENCE(state);
@@ -215,16 +226,17 @@ static void open_slot(struct hmk_carrier* carrier) {
 }
 
 /* Take a parked carrier, to be bound next; one of the reserve only if told. Its index, or -1 when none is parked. */
-int hmk_pool_take(struct hmk_pool* pool, int reserve) {
-  struct hmk_carrier* carrier = take_free(pool);
+int hmk_pool_take(struct hmk_pool *pool, int reserve) {
+  struct hmk_carrier *carrier = take_free(pool);
   if (!carrier && reserve) carrier = take_from(pool, &pool->reserve_list, &pool->shared->reserved);
   return carrier ? (int)carrier->index : -1;
 }
 
-/* Bind a carrier that was taken to a slot; its calls count for no more than `max_priority`. */
-void hmk_pool_bind(struct hmk_pool* pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot* slot,
-                   uint32_t max_priority) {
-  struct hmk_carrier* carrier = &pool->carriers[taken];
+/* Bind a carrier that was taken to a slot; its calls count for no more than `max_priority`, and its
+ * handler time is added to what the calling thread was `charged` before. */
+void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot,
+                   uint32_t max_priority, uint64_t charged) {
+  struct hmk_carrier *carrier = &pool->carriers[taken];
   carrier->max_priority = max_priority;
   carrier->slot = slot;
   carrier->missed = 0;
@@ -233,7 +245,7 @@ void hmk_pool_bind(struct hmk_pool* pool, uint32_t taken, uint32_t client, uint3
   carrier->context.slot = slot;
   carrier->record->client = client;
   carrier->record->slot = index;
-  hmk_store64(&carrier->record->handler, 0);
+  hmk_store64(&carrier->record->handler, charged);
   hmk_store64(&carrier->record->last_used, hmk_ticks());
   pthread_mutex_lock(&pool->lock);
   if (++pool->shared->bound > pool->shared->peak) pool->shared->peak = pool->shared->bound;
@@ -245,8 +257,8 @@ void hmk_pool_bind(struct hmk_pool* pool, uint32_t taken, uint32_t client, uint3
 }
 
 /* Close the slot against new requests; fails when one is being served. */
-static int close_slot(struct hmk_carrier* carrier) {
-  uint32_t* word = &carrier->slot->leg[0].state;
+static int close_slot(struct hmk_carrier *carrier) {
+  uint32_t *word = &carrier->slot->leg[0].state;
   uint32_t state = hmk_load(word);
   do {
     if (!(HMK_READY_PHASES & HMK_BIT(HMK_PHASE(state)))) return -1;
@@ -256,8 +268,8 @@ static int close_slot(struct hmk_carrier* carrier) {
 
 /* Take a carrier off its slot. Unforced: -1 when a request is in progress. Forced (its client is gone): the carrier
  * leaves when its handler returns; ask hmk_pool_parked(). */
-int hmk_pool_unbind(struct hmk_pool* pool, uint32_t index, int force) {
-  struct hmk_carrier* carrier = &pool->carriers[index];
+int hmk_pool_unbind(struct hmk_pool *pool, uint32_t index, int force) {
+  struct hmk_carrier *carrier = &pool->carriers[index];
   if (atomic_load(&carrier->parked)) return 0;
   if (close_slot(carrier) && !force) return -1;
   hmk_exchange(&carrier->command, COMMAND_PARK);
@@ -267,20 +279,20 @@ int hmk_pool_unbind(struct hmk_pool* pool, uint32_t index, int force) {
 }
 
 /* Whether the carrier has left its slot; a kick, in case it sleeps on a futex its client has tampered with. */
-int hmk_pool_parked(struct hmk_pool* pool, uint32_t index) {
-  struct hmk_carrier* carrier = &pool->carriers[index];
+int hmk_pool_parked(struct hmk_pool *pool, uint32_t index) {
+  struct hmk_carrier *carrier = &pool->carriers[index];
   if (atomic_load(&carrier->parked)) return 1;
   if (carrier->record->tid) syscall(SYS_tgkill, getpid(), carrier->record->tid, KICK);
   return 0;
 }
 
 /* Give a bound carrier the buffer shared with its caller; the old one stays mapped until the binding ends. */
-int hmk_pool_set_bulk(struct hmk_pool* pool, uint32_t index, char* at, uint32_t size) {
-  struct hmk_bulk* bulk = malloc(sizeof *bulk);
+int hmk_pool_set_bulk(struct hmk_pool *pool, uint32_t index, char *at, uint32_t size) {
+  struct hmk_bulk *bulk = malloc(sizeof *bulk);
   if (!bulk) return -1;
   bulk->at = at;
   bulk->size = size;
-  struct hmk_bulk* old = atomic_exchange(&pool->carriers[index].bulk, bulk);
+  struct hmk_bulk *old = atomic_exchange(&pool->carriers[index].bulk, bulk);
   (void)old; /* a call may be reading it: the few bytes live until the process ends */
   return 0;
 }

@@ -15,18 +15,18 @@
 
 #include "carrier.h"
 
-static PyObject* bindings; /* dispatcher._bindings: carrier's key -> (caller, handlers) */
-static PyObject* failed; /* dispatcher._failed(key, operation, error) -> (status, text) */
-static PyObject* nothing; /* interface.EMPTY: ((), b"") */
+static PyObject *bindings; /* dispatcher._bindings: carrier's key -> (caller, handlers) */
+static PyObject *failed; /* dispatcher._failed(key, operation, error) -> (status, text) */
+static PyObject *nothing; /* interface.EMPTY: ((), b"") */
 static PyObject *no_registers, *no_payload;
 
 /* ---- messages ---- */
 
-static PyObject* registers_of(const uint64_t* words, uint32_t count) {
+static PyObject *registers_of(const uint64_t *words, uint32_t count) {
   if (!count) return Py_NewRef(no_registers);
-  PyObject* tuple = PyTuple_New(count);
+  PyObject *tuple = PyTuple_New(count);
   for (uint32_t i = 0; tuple && i < count; i++) {
-    PyObject* word = PyLong_FromUnsignedLongLong(words[i]);
+    PyObject *word = PyLong_FromUnsignedLongLong(words[i]);
     if (!word) Py_CLEAR(tuple);
     if (tuple) PyTuple_SET_ITEM(tuple, i, word);
   }
@@ -34,7 +34,7 @@ static PyObject* registers_of(const uint64_t* words, uint32_t count) {
 }
 
 /* Registers out of a tuple; how many, or -1 with an exception set. */
-static int words_of(PyObject* tuple, uint64_t* words) {
+static int words_of(PyObject *tuple, uint64_t *words) {
   if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) > HMK_REGISTERS) {
     PyErr_SetString(PyExc_TypeError, "registers are a tuple of at most 8 integers");
     return -1;
@@ -49,20 +49,20 @@ static int words_of(PyObject* tuple, uint64_t* words) {
 
 /* ---- callers ---- */
 
-static PyObject* outcome(struct hmk_link* link, int64_t status, uint32_t returns) {
+static PyObject *outcome(struct hmk_link *link, int64_t status, uint32_t returns) {
   if (status) return PyLong_FromLongLong(status);
   uint32_t length = link->reply_length;
   if (!returns && !length) return Py_NewRef(nothing);
-  const char* at = (const char*)(link->reply_bulk ? link->bulk : link->slot->leg[0].payload);
-  PyObject* registers = registers_of(link->rets, returns);
-  PyObject* payload = length ? PyBytes_FromStringAndSize(at, length) : Py_NewRef(no_payload);
-  PyObject* reply = registers && payload ? PyTuple_Pack(2, registers, payload) : NULL;
+  const char *at = (const char *)(link->reply_bulk ? link->bulk : link->slot->leg[0].payload);
+  PyObject *registers = registers_of(link->rets, returns);
+  PyObject *payload = length ? PyBytes_FromStringAndSize(at, length) : Py_NewRef(no_payload);
+  PyObject *reply = registers && payload ? PyTuple_Pack(2, registers, payload) : NULL;
   Py_XDECREF(registers);
   Py_XDECREF(payload);
   return reply;
 }
 
-static int64_t finish(struct hmk_link* link) {
+static int64_t finish(struct hmk_link *link) {
   if (hmk_reply_soon(link)) return hmk_finish(link, &link->message);
   int64_t status;
   Py_BEGIN_ALLOW_THREADS;
@@ -72,16 +72,16 @@ static int64_t finish(struct hmk_link* link) {
 }
 
 /* issue(address of a link, operation, registers, payload, returns) -> reply, or a status other than 0 */
-static PyObject* issue(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+static PyObject *issue(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
   (void)self;
   if (count != 5) return PyErr_Format(PyExc_TypeError, "issue takes 5 arguments");
-  struct hmk_link* link = PyLong_AsVoidPtr(arguments[0]);
+  struct hmk_link *link = PyLong_AsVoidPtr(arguments[0]);
   unsigned long operation = PyLong_AsUnsignedLong(arguments[1]);
   unsigned long returns = PyLong_AsUnsignedLong(arguments[4]);
   Py_buffer payload;
   if (PyErr_Occurred()) return NULL;
   if (!hmk_link_ready(link)) return PyLong_FromLong(HMK_E_BUSY);
-  struct hmk_message* message = &link->message;
+  struct hmk_message *message = &link->message;
   int registers = words_of(arguments[2], message->args);
   if (registers < 0 || PyObject_GetBuffer(arguments[3], &payload, PyBUF_SIMPLE)) return NULL;
   message->in = payload.buf;
@@ -97,10 +97,10 @@ static PyObject* issue(PyObject* self, PyObject* const* arguments, Py_ssize_t co
 }
 
 /* resume(address of a link, payload) -> as issue; goes on with the call that a signal interrupted */
-static PyObject* resume(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+static PyObject *resume(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
   (void)self;
   if (count != 2) return PyErr_Format(PyExc_TypeError, "resume takes 2 arguments");
-  struct hmk_link* link = PyLong_AsVoidPtr(arguments[0]);
+  struct hmk_link *link = PyLong_AsVoidPtr(arguments[0]);
   Py_buffer payload;
   int64_t status;
   if (PyErr_Occurred() || PyObject_GetBuffer(arguments[1], &payload, PyBUF_SIMPLE)) return NULL;
@@ -115,7 +115,7 @@ static PyObject* resume(PyObject* self, PyObject* const* arguments, Py_ssize_t c
 static PyMethodDef issue_method = {"issue", (PyCFunction)(void (*)(void))issue, METH_FASTCALL, NULL};
 static PyMethodDef resume_method = {"resume", (PyCFunction)(void (*)(void))resume, METH_FASTCALL, NULL};
 
-static int install(PyObject* module) {
+static int install(PyObject *module) {
   PyObject *issuer = PyCFunction_New(&issue_method, NULL), *resumer = PyCFunction_New(&resume_method, NULL);
   int done = issuer && resumer && !PyObject_SetAttrString(module, "_issue", issuer) &&
              !PyObject_SetAttrString(module, "_resume", resumer);
@@ -132,7 +132,7 @@ static int install(PyObject* module) {
 /* Tie this code to corekernel.dispatcher, which calls this once when it is imported. 0, or -1. */
 int hmk_python_open(void) {
   PyGILState_STATE held = PyGILState_Ensure();
-  PyObject* module = PyImport_ImportModule("corekernel.dispatcher");
+  PyObject *module = PyImport_ImportModule("corekernel.dispatcher");
   int result = module ? install(module) : -1;
   if (result) PyErr_Print();
   Py_XDECREF(module);
@@ -143,39 +143,39 @@ int hmk_python_open(void) {
 /* ---- handlers ---- */
 
 /* The life of a thread that will run Python handlers begins: a thread state, and the key it is known by. */
-void hmk_python_begin(struct hmk_carrier* carrier) {
+void hmk_python_begin(struct hmk_carrier *carrier) {
   PyGILState_Ensure();
   carrier->python_key = PyLong_FromUnsignedLong(carrier->context.carrier);
   carrier->python_state = PyEval_SaveThread();
 }
 
-void hmk_python_end(struct hmk_carrier* carrier) {
+void hmk_python_end(struct hmk_carrier *carrier) {
   PyEval_RestoreThread(carrier->python_state);
-  Py_XDECREF((PyObject*)carrier->python_key);
+  Py_XDECREF((PyObject *)carrier->python_key);
   PyGILState_Release(PyGILState_UNLOCKED);
 }
 
-void hmk_python_enter(struct hmk_carrier* carrier) { PyEval_RestoreThread(carrier->python_state); }
+void hmk_python_enter(struct hmk_carrier *carrier) { PyEval_RestoreThread(carrier->python_state); }
 
 void hmk_python_leave(void) { PyEval_SaveThread(); }
 
-static PyObject* payload_of(const struct hmk_context* context, PyObject* caller) {
+static PyObject *payload_of(const struct hmk_context *context, PyObject *caller) {
   if (!context->in_length) return Py_NewRef(no_payload);
   if (!context->in_bulk) return PyBytes_FromStringAndSize(context->in, context->in_length);
   /* A slice of the mapping's own view: a handler that keeps it keeps the mapping. */
-  PyObject* view = PyObject_GetAttrString(caller, "bulk");
-  PyObject* slice = view ? PySequence_GetSlice(view, 0, context->in_length) : NULL;
+  PyObject *view = PyObject_GetAttrString(caller, "bulk");
+  PyObject *slice = view ? PySequence_GetSlice(view, 0, context->in_length) : NULL;
   Py_XDECREF(view);
   return slice;
 }
 
-static PyObject* call(PyObject* binding, const struct hmk_context* context) {
-  PyObject* caller = PyTuple_GET_ITEM(binding, 0);
-  PyObject* operation = PyLong_FromUnsignedLong(context->operation);
-  PyObject* handler = operation ? PyDict_GetItemWithError(PyTuple_GET_ITEM(binding, 1), operation) : NULL;
-  PyObject* arguments[] = {NULL, caller, registers_of(context->args, context->registers),
+static PyObject *call(PyObject *binding, const struct hmk_context *context) {
+  PyObject *caller = PyTuple_GET_ITEM(binding, 0);
+  PyObject *operation = PyLong_FromUnsignedLong(context->operation);
+  PyObject *handler = operation ? PyDict_GetItemWithError(PyTuple_GET_ITEM(binding, 1), operation) : NULL;
+  PyObject *arguments[] = {NULL, caller, registers_of(context->args, context->registers),
                            payload_of(context, caller)};
-  PyObject* result = NULL;
+  PyObject *result = NULL;
   if (!handler && operation && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, operation);
   if (handler && arguments[2] && arguments[3])
     result = PyObject_Vectorcall(handler, arguments + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -186,7 +186,7 @@ static PyObject* call(PyObject* binding, const struct hmk_context* context) {
 }
 
 /* Put a reply, (registers, payload), into the context; its status. */
-static int64_t answer(struct hmk_context* context, PyObject* reply) {
+static int64_t answer(struct hmk_context *context, PyObject *reply) {
   Py_buffer payload;
   if (reply == nothing) return HMK_OK;
   if (!PyTuple_Check(reply) || PyTuple_GET_SIZE(reply) != 2) {
@@ -207,17 +207,17 @@ static int64_t answer(struct hmk_context* context, PyObject* reply) {
 }
 
 /* The handler raised: Python decides what that means, as a status and a text for the caller. */
-static int64_t failure(struct hmk_context* context, PyObject* key) {
+static int64_t failure(struct hmk_context *context, PyObject *key) {
   PyObject *kind, *error, *trace;
   PyErr_Fetch(&kind, &error, &trace);
   PyErr_NormalizeException(&kind, &error, &trace);
   if (trace && error) PyException_SetTraceback(error, trace);
-  PyObject* said = PyObject_CallFunction(failed, "OiO", key, (int)context->operation, error ? error : Py_None);
+  PyObject *said = PyObject_CallFunction(failed, "OiO", key, (int)context->operation, error ? error : Py_None);
   Py_XDECREF(kind);
   Py_XDECREF(error);
   Py_XDECREF(trace);
   int64_t status = HMK_E_FAULT;
-  const char* text;
+  const char *text;
   Py_ssize_t length;
   long long number;
   if (said && PyArg_ParseTuple(said, "Ly#", &number, &text, &length)) {
@@ -231,14 +231,14 @@ static int64_t failure(struct hmk_context* context, PyObject* key) {
   return status;
 }
 
-static int64_t handle(struct hmk_context* context, PyObject* key) {
-  PyObject* binding = PyDict_GetItemWithError(bindings, key);
+static int64_t handle(struct hmk_context *context, PyObject *key) {
+  PyObject *binding = PyDict_GetItemWithError(bindings, key);
   if (!binding) {
     PyErr_Clear();
     return HMK_E_FAULT;
   }
   Py_INCREF(binding); /* the control thread may replace it meanwhile */
-  PyObject* reply = call(binding, context);
+  PyObject *reply = call(binding, context);
   int64_t status = reply ? answer(context, reply) : HMK_E_FAULT;
   if (PyErr_Occurred()) status = failure(context, key);
   Py_XDECREF(reply);
@@ -248,15 +248,15 @@ static int64_t handle(struct hmk_context* context, PyObject* key) {
 
 /* Run one handler. A carrier holds the interpreter's lock already (hmk_python_enter); a thread that serves a nested
  * call gave it up when it called out. */
-int64_t hmk_python_handler(struct hmk_context* context) {
+int64_t hmk_python_handler(struct hmk_context *context) {
   if (context->owner) {
-    PyObject* own = PyLong_FromUnsignedLong(context->carrier);
+    PyObject *own = PyLong_FromUnsignedLong(context->carrier);
     int64_t status = own ? handle(context, own) : HMK_E_FAULT;
     Py_XDECREF(own);
     return status;
   }
   PyGILState_STATE held = PyGILState_Ensure();
-  PyObject* key = PyLong_FromUnsignedLong(context->carrier);
+  PyObject *key = PyLong_FromUnsignedLong(context->carrier);
   int64_t status = key ? handle(context, key) : HMK_E_FAULT;
   Py_XDECREF(key);
   PyGILState_Release(held);

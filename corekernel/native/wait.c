@@ -21,7 +21,7 @@ struct timespec64 {
 };
 
 /* Sleep while *word == value. Returns 0 or a negative errno; -ETIMEDOUT once the deadline has passed. */
-long hmk_sleep(uint32_t* word, uint32_t value, uint64_t deadline, const struct hmk_wait_policy* policy) {
+long hmk_sleep(uint32_t *word, uint32_t value, uint64_t deadline, const struct hmk_wait_policy *policy) {
   struct timespec64 timeout;
   if (deadline == 0) return hmk_syscall(HMK_SYS_FUTEX, (long)word, 0, (long)value, 0);
   uint64_t now = hmk_ticks();
@@ -32,14 +32,14 @@ long hmk_sleep(uint32_t* word, uint32_t value, uint64_t deadline, const struct h
   return hmk_syscall(HMK_SYS_FUTEX, (long)word, 0, (long)value, (long)&timeout);
 }
 
-static int ended(struct hmk_wait* wait) {
+static int ended(struct hmk_wait *wait) {
   wait->state = hmk_load(wait->word);
   return !(wait->phases & HMK_BIT(HMK_PHASE(wait->state)));
 }
 
-static int commanded(const struct hmk_wait* wait) { return wait->command && hmk_load(wait->command); }
+static int commanded(const struct hmk_wait *wait) { return wait->command && hmk_load(wait->command); }
 
-static int spin(struct hmk_wait* wait, uint64_t until) {
+static int spin(struct hmk_wait *wait, uint64_t until) {
   do {
     for (int i = 0; i < 16; i++) {
       if (ended(wait)) return 1;
@@ -50,7 +50,7 @@ static int spin(struct hmk_wait* wait, uint64_t until) {
 }
 
 /* A slow yield on this CPU: suspend yielding here, four times longer each time in a row. */
-static void found_hog(struct hmk_wait_policy* policy, uint32_t cpu, uint64_t now) {
+static void found_hog(struct hmk_wait_policy *policy, uint32_t cpu, uint64_t now) {
   uint64_t tick_us = policy->tick_khz / 1000 + 1;
   uint64_t backoff = hmk_load64(&policy->hog_backoff[cpu]) * 4;
   if (backoff == 0) backoff = HOG_FIRST_US * tick_us;
@@ -60,13 +60,13 @@ static void found_hog(struct hmk_wait_policy* policy, uint32_t cpu, uint64_t now
 }
 
 /* Trust in yielding comes back as slowly as it went: one quick probe after a hog quarters the back-off. */
-static void found_quick(struct hmk_wait_policy* policy, uint32_t cpu) {
+static void found_quick(struct hmk_wait_policy *policy, uint32_t cpu) {
   uint64_t backoff = hmk_load64(&policy->hog_backoff[cpu]);
   if (backoff) hmk_store64(&policy->hog_backoff[cpu], backoff < 4000 ? 0 : backoff / 4);
 }
 
-static int yield(struct hmk_wait* wait, uint32_t cpu, uint64_t now) {
-  struct hmk_wait_policy* policy = wait->policy;
+static int yield(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
+  struct hmk_wait_policy *policy = wait->policy;
   uint64_t until = now + policy->yield;
   if (cpu >= HMK_MAX_CPUS || now < hmk_load64(&policy->hog_until[cpu])) return 0;
   while (now < until && !commanded(wait)) {
@@ -87,7 +87,7 @@ static int yield(struct hmk_wait* wait, uint32_t cpu, uint64_t now) {
 }
 
 /* Sleep with the flag set, so that the phase cannot move unnoticed; any return re-examines the word. */
-static enum hmk_wait_end slumber(struct hmk_wait* wait) {
+static enum hmk_wait_end slumber(struct hmk_wait *wait) {
   long result = 0;
   wait->slept = 1;
   while (!ended(wait)) {
@@ -103,8 +103,8 @@ static enum hmk_wait_end slumber(struct hmk_wait* wait) {
 }
 
 /* Wait until the phase of *word leaves wait->phases. */
-enum hmk_wait_end hmk_wait_phase(struct hmk_wait* wait) {
-  struct hmk_wait_policy* policy = wait->policy;
+enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait) {
+  struct hmk_wait_policy *policy = wait->policy;
   uint32_t cpu;
   wait->slept = 0;
   if (ended(wait)) {
@@ -128,8 +128,8 @@ enum hmk_wait_end hmk_wait_phase(struct hmk_wait* wait) {
 }
 
 /* Wait until the count in a wait word (all but bit 0) moves on from `sequence`, or the slot dies. */
-enum hmk_wait_end hmk_wait_word(uint32_t* word, uint32_t sequence, uint64_t deadline,
-                                const struct hmk_wait_policy* policy, const uint32_t* state) {
+enum hmk_wait_end hmk_wait_word(uint32_t *word, uint32_t sequence, uint64_t deadline,
+                                const struct hmk_wait_policy *policy, const uint32_t *state) {
   long result = 0;
   for (;;) {
     uint32_t seen = hmk_load(word);

@@ -1,4 +1,4 @@
-"""The service of the model: carriers, the notifying carrier and the control thread of `carrier.c`, and the core.
+"""The carriers of the model: `carrier.c`, `handler.c` and the carriers' side of `wait.c`.
 
 As in the client, one path stands for spin, yield and sleep. Every function is one program counter, one shared access.
 A carrier's `spent` counts its steps since it was told to park; a compare-and-swap that fails is not counted, since it
