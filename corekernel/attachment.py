@@ -38,6 +38,7 @@ NORMAL = 1
 
 _issue = dispatcher._issue
 _INTERRUPTED = int(Status.INTERRUPTED)
+_NOT_ISSUED = (dispatcher.UNBOUND, dispatcher.NO_BUFFER, dispatcher.NO_SERVICE)
 _FIRST_SAID = int(Status.BAD_OPERATION)  # from here on a failure's reply carries a text
 
 
@@ -458,16 +459,15 @@ class RemotePort:
     def _mend(self, status: int, link: Link, request: int, idempotent: bool) -> Link:
         """Remove what stopped a call from being issued or answered: the link to issue it on again, or raise."""
         held = self._attachment.held(self.service)
-        if status == dispatcher.BUSY:
+        stale = link.frames is not held.session.frames  # another port of this thread has noticed the death before
+        if status == dispatcher.BUSY or (stale and status in _NOT_ISSUED):
             return self._first_link()
         if status == dispatcher.UNBOUND:
             return self._bind_again(held, link)
         if status == dispatcher.NO_BUFFER:
-            self._enlarge(held, link, request, idempotent)
-            return link
+            return self._enlarge(held, link, request, idempotent)
         if status in (dispatcher.DIED, dispatcher.NO_SERVICE):
-            if link.frames is held.session.frames:  # else another port of this thread has noticed before
-                self._attachment.drop(held)
+            self._attachment.drop(held)
             self._local.__dict__.pop("link", None)
             if status == dispatcher.NO_SERVICE or idempotent:
                 return self._first_link()
@@ -480,9 +480,10 @@ class RemotePort:
         except SessionDied:
             self._attachment.drop(held)
             return self._first_link()
+        link.detach_bulk()  # the stack that shared it was taken back
         return link
 
-    def _enlarge(self, held: Held, link: Link, request: int, idempotent: bool) -> None:
+    def _enlarge(self, held: Held, link: Link, request: int, idempotent: bool) -> Link:
         outgoing = request > max(INLINE_BYTES, link.bulk_size)
         size = request if outgoing else link.needed()
         if size <= link.bulk_size:
@@ -492,4 +493,6 @@ class RemotePort:
         try:
             self._attachment.buffer(held.session, link, size)
         except SessionDied:
-            return  # the next attempt finds the slot ended
+            self._attachment.drop(held)
+            return self._first_link()
+        return link

@@ -175,6 +175,10 @@ class Link:
         self.c.bulk = ffi.cast("uint8_t *", mapping.buffer)
         self.c.bulk_size = mapping.size
 
+    def detach_bulk(self) -> None:
+        """Forget the shared buffer: the service no longer has it."""
+        self.c.bulk_size, self.c.bulk, self.bulk = 0, ffi.NULL, None
+
     @property
     def bulk_size(self) -> int:
         """Bytes of the shared buffer; 0 without."""
@@ -226,7 +230,7 @@ def failure(status: int, service: str, generation: int, text: str) -> Exception:
 class Bound(Caller, Protocol):
     """A binding record: who calls, and where its wait word is."""
 
-    handlers: HandlerTable
+    handlers: dict[int, Handler]
     wait_sequence: int
 
 
@@ -414,7 +418,7 @@ class CarrierPool:
         # The record must stand before the first request can arrive.
         index = int(lib.hmk_pool_take(self.c, int(reserve)))
         if index >= 0:
-            _bindings[self.base + index] = record, dict(record.handlers)
+            _bindings[self.base + index] = record, record.handlers
             lib.hmk_pool_bind(self.c, index, client, slot, frames.slot(slot), priority, charged)
         return index
 
@@ -438,7 +442,7 @@ class CarrierPool:
 
 def accept_nested(link: Link, pool: CarrierPool, key: int, record: Bound) -> None:
     """Let the callee of `link` call back into this service, as `record`, while we wait for it."""
-    _bindings[key] = record, dict(record.handlers)
+    _bindings[key] = record, record.handlers
     lib.hmk_accept_nested(link.c, pool.c, key)
 
 

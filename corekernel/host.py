@@ -29,7 +29,7 @@ from corekernel.channel import Channel, ChannelClosed, Message
 from corekernel.dispatcher import CarrierPool, Frames, Link, Mapping, PoolPage, Variant, WaitPolicy
 from corekernel.errors import HmkError, NoSuchService, Status, WouldWait
 from corekernel.local_port import LocalPort
-from corekernel.port import HandlerTable, Payload, Port, Registers, Reply
+from corekernel.port import Handler, HandlerTable, Payload, Port, Registers, Reply
 from corekernel.service import Environment, Handlers
 
 SWITCH_SECONDS = 50e-6
@@ -51,7 +51,7 @@ class BoundCaller:
     pid: int
     thread: int
     slot: Any
-    handlers: HandlerTable
+    handlers: dict[int, Handler]
     frames: Frames | None
     wait_sequence: int = 0
     bulk: memoryview = NO_BUFFER
@@ -183,7 +183,7 @@ class Local:
     spec: Message
     page: PoolPage
     pool: CarrierPool
-    handlers: HandlerTable
+    handlers: dict[int, Handler]
     callers: frozenset[str]
     environment: Environment
     instance: Handlers | None
@@ -298,7 +298,7 @@ class Host:
         )
         if python:
             local.instance = self._builtin.get(name) or _instantiate(message["module"], environment)
-            local.handlers = local.instance.handlers()
+            local.handlers = dict(local.instance.handlers())
         if message["poll_cpu"] >= 0:
             carriers.poll(message["poll_cpu"])
         carriers.grow(pool["reserve"], reserved=True)

@@ -144,9 +144,11 @@ class Pools:
         self._decider.submit(body)
 
     def _decide(self, name: str, number: int, wanted: int) -> list[tuple[str, int]]:
-        """Ask the memory manager; without it, take from the service itself."""
+        """Ask the memory manager; take from the service itself without it, or when its own limit is what it lacks."""
         fallback = [(name, wanted)]
-        if "memmgr" not in self._kernel.supervisor.instances or name == "memmgr":
+        instance = self._kernel.supervisor.instances[name]
+        full = _live(instance) >= instance.spec.pool.limit
+        if "memmgr" not in self._kernel.supervisor.instances or name == "memmgr" or full:
             return fallback
         try:
             plan = json.loads(self._connect().reclaim(number, wanted))

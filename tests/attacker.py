@@ -1,11 +1,9 @@
-"""Real client processes for tests, hostile and well-behaved, and the systems they meet in.
+"""Clients that mean harm, and one that does not: real processes under user ids of their own.
 
-A `ClientProcess` is a fork of the test that drops everything it inherited, takes a user id of the range that the core
-gives to programs (so no service and no other client shares it), attaches like any client and runs one function. It
-*says* JSON objects over a pipe, the last one being its result; the test tells it to stop by closing the other pipe.
-Leaving the `with` block kills it.
-
-The `Frames` of a session are plain memory to their holder: `Forger` writes whatever it likes into them.
+A `stranger` is a fork of the test that drops everything it inherited, takes a user id of the range that the core gives
+to programs (so no service and no other client shares it), attaches like any client and runs one function, which talks
+with the test as a `Child` does. `Forger` and `scribble` write what they like into the frames of a session: to their
+holder those are plain memory.
 """
 
 from __future__ import annotations
@@ -13,203 +11,127 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
-import json
 import os
 import random
 import select
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import shim
-from corekernel import boot, composition
 from corekernel._dispatcher import ffi, lib
 from corekernel.attachment import Session
 from corekernel.dispatcher import Link
 from shim.client import System
+from tests.conftest import CALL_SECONDS, Box, Child, Tell, until
 
-T = TypeVar("T")
-Facts = dict[str, Any]
-
-PATIENCE = 20.0
 FUTEX_WAIT, FUTEX_WAKE, FUTEX_REQUEUE = 0, 1, 3
 _FUTEX = 202
 _uids = itertools.count(62_500)
-_systems = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 
-
-# ---- systems
-
-
-@contextlib.contextmanager
-def booted(directory: Path, text: str = "", base: str = "bench") -> Iterator[System]:
-    """A system of composition `base` with `text` laid over it, attached to; it ends with the block."""
-    path = directory / "composition.toml"
-    path.write_text(f'inherit = "{base}"\n{text}')
-    running = boot.launch(f"test-{os.getpid()}-attack-{next(_systems)}", composition.load(path))
-    try:
-        with shim.attach(running.name) as system:
-            yield system
-    finally:
-        running.kill()
-        os.close(running.pidfd)
+Body = Callable[[System, Tell], Any]
 
 
-def process_of(system: System, service: str) -> Facts:
-    """What `status` says of the process that a service lives in."""
-    processes: list[Facts] = system.ask("status")["processes"]
-    return next(p for p in processes if any(s["name"] == service for s in p["services"]))
+def stranger(box: Box, body: Body, timeout: float | None = CALL_SECONDS) -> Child:
+    """A client process under a user id of its own that runs `body(system, tell)`; its calls have a deadline."""
+    uid = next(_uids)
+
+    def live(tell: Tell) -> Any:
+        drop_everything(uid, tell)
+        return body(shim.attach(box.name, timeout), tell)
+
+    return box.child(live)
 
 
-def facts_of(system: System, service: str) -> Facts:
-    """What `status` says of a service: generation, pool, totals."""
-    services: list[Facts] = process_of(system, service)["services"]
-    return next(s for s in services if s["name"] == service)
+def drop_everything(uid: int, tell: Tell) -> None:
+    """Keep no descriptor, no group and no privilege of the test."""
+    kept = sorted([0, 1, 2, tell._writing, tell._reading])
+    for low, high in itertools.pairwise([*kept, 1 << 16]):
+        os.closerange(low + 1, high)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
 
 
-def pool_of(system: System, service: str) -> dict[str, int]:
-    """The pool of a service: bound, free, reserved, created, reclaimed, peak, limit."""
-    pool: dict[str, int] = facts_of(system, service)["pool"]
-    return pool
-
-
-def eventually(check: Callable[[], T], patience: float = PATIENCE) -> T:
-    """Return what `check` returns once that is true; fail when it has not become so in time."""
-    give_up = time.monotonic() + patience
-    while not (value := check()):
-        assert time.monotonic() < give_up, f"never came true, last {value!r}"
-        time.sleep(0.005)
-    return value
-
-
-# ---- client processes
-
-
-class Talk:
-    """A client process's side of the conversation with its test."""
-
-    def __init__(self, speaking: int, orders: int) -> None:
-        self._speaking = speaking
-        self._orders = orders
-
-    def say(self, **facts: Any) -> None:
-        """Tell the test something."""
-        os.write(self._speaking, json.dumps(facts).encode() + b"\n")
-
-    def stopped(self) -> bool:
-        """Whether the test wants the process to come to its end."""
-        return bool(select.select([self._orders], [], [], 0)[0])
-
-    def wait(self) -> None:
-        """Do nothing until the test says stop."""
-        select.select([self._orders], [], [])
-
-
-Body = Callable[[System, Talk], Any]
-
-
-class ClientProcess:
-    """A client of a system, as a process of its own."""
-
-    def __init__(self, system: System | str, body: Body) -> None:
-        name = system if isinstance(system, str) else _name_of(system)
-        hearing, speaking = os.pipe()
-        orders, self._stop = os.pipe()
-        self.uid = next(_uids)
-        self.pid = os.fork()
-        if self.pid == 0:
-            _live(name, self.uid, body, speaking, orders)
-        os.close(speaking)
-        os.close(orders)
-        self._hearing = open(hearing, "rb", buffering=0)
-        self._alive = True
-
-    def __enter__(self) -> ClientProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        self._hearing.close()
-        self.stop()
-
-    def hear(self, patience: float = PATIENCE) -> Facts:
-        """The next thing the process says; fails when it says nothing in time, or has failed itself."""
-        line = bytearray()
-        give_up = time.monotonic() + patience
-        while not line.endswith(b"\n"):
-            left = max(0.0, give_up - time.monotonic())
-            assert select.select([self._hearing], [], [], left)[0], "the client process says nothing"
-            byte = self._hearing.read(1)
-            assert byte, "the client process has died"
-            line += byte
-        facts: Facts = json.loads(line)
-        assert "error" not in facts, facts["error"]
-        return facts
-
-    def stop(self) -> None:
-        """Tell it to come to its end."""
-        if self._stop >= 0:
-            os.close(self._stop)
-            self._stop = -1
-
-    def finish(self, patience: float = PATIENCE) -> Any:
-        """Tell it to stop; its result."""
-        self.stop()
-        while "result" not in (facts := self.hear(patience)):
-            pass
-        return facts["result"]
-
-    def kill(self) -> None:
-        """End it, now, whatever it is doing."""
-        if self._alive:
-            self._alive = False
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-
-
-def _name_of(system: System) -> str:
-    return str(system.ask("status")["name"])
-
-
-def _live(name: str, uid: int, body: Body, speaking: int, orders: int) -> None:
-    """The whole life of a client process."""
-    try:
-        kept = sorted([0, 1, 2, speaking, orders])
-        for low, high in itertools.pairwise([*kept, 1 << 16]):
-            os.closerange(low + 1, high)
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        talk = Talk(speaking, orders)
-        talk.say(result=body(shim.attach(name), talk))
-    except BaseException:
-        os.write(speaking, json.dumps({"error": traceback.format_exc()}).encode() + b"\n")
-    os._exit(0)
+def let_go(tell: Tell) -> bool:
+    """Whether the test has called `Child.go`."""
+    return bool(select.select([tell._reading], [], [], 0)[0])
 
 
 # ---- well-behaved
 
 
 def echo_verified(services: tuple[str, ...]) -> Body:
-    """A client that calls `echo` with payloads of all sizes and checks each reply; its result is how many."""
+    """Calls `echo` with payloads of all sizes and checks each reply, until let go; the result is how many."""
 
-    def body(system: System, talk: Talk) -> int:
+    def body(system: System, tell: Tell) -> int:
         chance = random.Random(7)
         clients = [system.client(service) for service in services]
         calls = 0
-        talk.say(ready=True)
-        while not talk.stopped():
+        while not let_go(tell):
             for client in clients:
                 data = chance.randbytes(chance.choice((0, 1, 100, 3584, 3585, 60_000)))
                 assert client.echo(data) == data
                 calls += 1
+            if calls == 10 * len(services):
+                tell("well")
         return calls
 
     return body
+
+
+@contextlib.contextmanager
+def unharmed(box: Box, services: tuple[str, ...] = ("echo", "cecho")) -> Iterator[None]:
+    """What the block does costs these services no life, no stack and no memory, and the others no right answer."""
+    generations = {name: box.generation(name) for name in services}
+    others = {name: threads_besides_carriers(box, name) for name in services}
+    good = stranger(box, echo_verified(services))
+    good.hear()
+    bound = {name: box.bound(name) for name in services}
+    yield
+    for name in services:
+        until(lambda name=name: box.bound(name) <= bound[name], f"{name} gets its stacks back")  # type: ignore[misc]
+    good.go()
+    assert good.result() > 0
+    for name in services:
+        assert box.generation(name) == generations[name]
+        assert threads_besides_carriers(box, name) == others[name]
+        until(lambda name=name: not frames_of_the_dead(box, name), f"{name} unmaps dead clients' frames")  # type: ignore[misc]
+
+
+def threads_besides_carriers(box: Box, service: str) -> int:
+    """Threads of a service that its pool does not know of."""
+
+    def count() -> int:
+        pool = box.service(service)["pool"]
+        return len(os.listdir(f"/proc/{box.pid(service)}/task")) - pool["bound"] - pool["free"] - pool["reserved"]
+
+    return until(lambda: (before := count()) == count() and before, "the pool comes to rest")
+
+
+def frames_of_the_dead(box: Box, service: str) -> set[int]:
+    """Clients that are gone, and whose frames a service still maps."""
+    maps = Path(f"/proc/{box.pid(service)}/maps").read_text().splitlines()
+    mapped = {int(line.split(":frames.")[1].split(".")[0]) for line in maps if ":frames." in line}
+    living = {client["number"] for client in box.ask("status")["clients"]}
+    return {number for number in mapped - living if number >= 100}
+
+
+def beside(box: Box, calls: int, services: tuple[str, ...] = ("echo", "cecho")) -> None:
+    """So many verified calls to each service, from this process."""
+    with box.attach() as system:
+        clients = [system.client(service) for service in services]
+        for number in range(calls):
+            data = number.to_bytes(8, "little") * (1 + number % 600)
+            for client in clients:
+                assert client.echo(data) == data
+
+
+def result_of(box: Box, body: Body) -> Any:
+    """Run a stranger to its end."""
+    return stranger(box, body).result()
 
 
 # ---- hostile

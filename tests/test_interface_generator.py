@@ -131,11 +131,16 @@ def with_fields(*fields: str) -> str:
 
 
 REFUSED = [
-    ("name = \n", 1, "not TOML"),
-    (HEAD + "[[operation]\n", 3, "not TOML"),
+    ("name = \n", 1, "not valid TOML"),
+    (HEAD + "[[operation]\n", 3, "not valid TOML"),
     (HEAD, 1, "has no operation"),
     (HEAD + "operation = 3\n", 3, "is not an array"),
-    (HEAD + "operation = [3]\n", 1, "not a table"),
+    (HEAD + "operation = [3]\n", 3, "not a table"),
+    (
+        HEAD + 'operation = [\n{ name = "a", id = 1, doc = "A." },\n{ name = "a", id = 2, doc = "B." }]\n',
+        5,
+        "defined twice",
+    ),
     ('doc = "A sample."\n' + GOOD, 1, "has no name"),
     ('\nname = "other"\ndoc = "A sample."\n' + GOOD, 2, "give both the same name"),
     ('name = "sample"\n' + GOOD, 1, "has no doc"),
@@ -205,8 +210,8 @@ def test_a_bad_definition_is_refused_with_its_line_and_how_to_mend_it(text: str,
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sample.toml"
-    path.write_bytes(b"name = \xff")
-    with pytest.raises(DefinitionError, match=r"sample\.toml:1: cannot be read"):
+    path.write_bytes(b"\nname = \xff")
+    with pytest.raises(DefinitionError, match=r"sample\.toml:2: is not UTF-8 text"):
         load(path)
     with pytest.raises(DefinitionError, match="cannot be read"):
         load(tmp_path / "missing.toml")

@@ -110,10 +110,10 @@ def three_services(side: str, most_stacks: int | None = None) -> str:
 
     Args:
         side: the language of the services.
-        most_stacks: the limit of each service's pool; None for none that matters.
+        most_stacks: what each pool may hold at most, its reserve of one aside, 15 or more; None for plenty.
     """
     names = three_names(side)
-    pool = f"pool = {{ limit = {most_stacks}, high = {min(16, most_stacks)} }}\n" if most_stacks else ""
+    pool = f"pool = {{ initial = 2, reserve = 1, limit = {most_stacks + 1} }}\n" if most_stacks else ""
     head = f'inherit = "default"\n[system]\nprebind = {list(names)}\n'
     return head + "".join(f"[service.{name}]\n{_KIND[side]}{pool}" for name in names)
 

@@ -30,6 +30,7 @@ from shim.client import System
 
 COUNTED = ("AnonPages", "Shmem", "KernelStack", "PageTables", "SUnreclaim")
 CALLS = 3
+FEWEST_STACKS = 15
 GRACE_S = 120.0
 Deed: TypeAlias = Callable[[], Sequence[int]]
 
@@ -70,7 +71,7 @@ def cost(side: str, count: int) -> Row:
 def shortage(side: str, count: int) -> Row:
     """Failed calls where pools hold stacks for a quarter of the threads; times include the waits for a stack."""
     row = Row("ipc", "threads", "hmk", side, "free", clients=count, unit="failed calls")
-    most = max(2, count // 4)
+    most = max(FEWEST_STACKS, count // 4)
     try:
         growth = _grow(three_services(side, most), side, count)
     except CellError as error:

@@ -71,7 +71,7 @@ static void obey_placement(struct hmk_carrier *carrier, uint32_t cpu, uint32_t c
 
 /* Serve the request in the slot and publish the reply; whether the caller must be woken. For a Python service the
  * interpreter's lock is held: the wake-up, which may give the CPU away, is left for after its release. */
-static int serve_request(struct hmk_carrier *carrier, uint32_t state, char *copy) {
+static int serve_request(struct hmk_carrier *carrier, uint32_t state) {
   struct hmk_pool *pool = carrier->pool;
   struct hmk_carrier_record *record = carrier->record;
   struct hmk_leg *leg = &carrier->slot->leg[0];
@@ -85,7 +85,7 @@ static int serve_request(struct hmk_carrier *carrier, uint32_t state, char *copy
   HMK_SET(record->state, HMK_CARRIER_RUNNING);
   context->bulk = bulk ? bulk->at : NULL;
   context->bulk_size = bulk ? bulk->size : 0;
-  int64_t status = hmk_admit(context, leg, copy);
+  int64_t status = hmk_admit(context, leg);
   if (context->priority > carrier->max_priority) context->priority = carrier->max_priority;
   if (sequence != ((carrier->sequence + 1) & 0xffffff)) status = HMK_E_BAD_FRAME;
   carrier->sequence = sequence;
@@ -108,7 +108,7 @@ static int serve_request(struct hmk_carrier *carrier, uint32_t state, char *copy
   return (hmk_exchange(&leg->state, HMK_STATE(sequence, HMK_PHASE_REPLY)) & HMK_SLEEP) != 0;
 }
 
-static void serve_call(struct hmk_carrier *carrier, uint32_t state, char *copy) {
+static void serve_call(struct hmk_carrier *carrier, uint32_t state) {
   struct hmk_pool *pool = carrier->pool;
   struct hmk_leg *leg = &carrier->slot->leg[0];
   uint32_t priority = HMK_GET(leg->priority);
@@ -119,7 +119,7 @@ static void serve_call(struct hmk_carrier *carrier, uint32_t state, char *copy) 
   else if (priority < HMK_PRIORITY_NORMAL || hmk_load(&pool->high))
     defer(pool, priority);
   if (pool->python) hmk_python_enter(carrier);
-  int asleep = serve_request(carrier, state, pool->python ? NULL : copy);
+  int asleep = serve_request(carrier, state);
   if (pool->python) hmk_python_leave();
   if (asleep) hmk_wake(&leg->state);
   if (high) atomic_fetch_sub((_Atomic uint32_t *)&pool->high, 1);
@@ -134,7 +134,6 @@ static uint32_t sleep_at_once(struct hmk_carrier *carrier) {
 
 static void serve(struct hmk_carrier *carrier) {
   struct hmk_leg *leg = &carrier->slot->leg[0];
-  char copy[HMK_INLINE];
   struct hmk_wait wait = {.word = &leg->state,
                           .phases = ~HMK_BIT(HMK_PHASE_REQUEST) & 0xffff,
                           .policy = carrier->pool->policy,
@@ -145,7 +144,7 @@ static void serve(struct hmk_carrier *carrier) {
     wait.sleep_at_once = sleep_at_once(carrier);
     enum hmk_wait_end why = hmk_wait_phase(&wait);
     carrier->missed = wait.slept ? carrier->missed + 1 : 0;
-    if (why == HMK_WAIT_DONE) serve_call(carrier, wait.state, copy);
+    if (why == HMK_WAIT_DONE) serve_call(carrier, wait.state);
   }
 }
 
@@ -172,7 +171,6 @@ void hmk_park(struct hmk_carrier *carrier) {
  * its own stack; a call then costs two cache-line transfers and no host scheduling at all. */
 void *hmk_poller_main(void *argument) {
   struct hmk_pool *pool = argument;
-  char copy[HMK_INLINE];
   struct hmk_carrier self = {.pool = pool, .context = {.carrier = NO_CPU}};
   if (pool->python) hmk_python_begin(&self);
   set_affinity(pool->poll_cpu, pool->policy->cpus);
@@ -187,7 +185,7 @@ void *hmk_poller_main(void *argument) {
       uint32_t state = hmk_load(&carrier->slot->leg[0].state);
       if (HMK_PHASE(state) != HMK_PHASE_REQUEST) continue;
       carrier->python_state = self.python_state;
-      serve_call(carrier, state, copy);
+      serve_call(carrier, state);
     }
     hmk_pause();
   }

@@ -4,7 +4,7 @@
 struct hmk_context {
   uint64_t args[8];
   uint64_t rets[8];
-  char *in;               /* request payload; inline: see hmk_pool_open(copy), bulk: shared with the caller */
+  char *in;               /* request payload; inline: a copy (C handlers), bulk: shared with the caller */
   uint32_t in_length;     /* checked against its carrier's capacity */
   uint32_t in_bulk;
   uint32_t operation;

@@ -68,7 +68,7 @@ struct hmk_pool {
 
 void hmk_observe(struct hmk_pool *pool, const struct hmk_context *context, uint32_t cpu, uint64_t started,
                  uint64_t ended, int64_t status);
-int64_t hmk_admit(struct hmk_context *context, struct hmk_leg *leg, char *copy);
+int64_t hmk_admit(struct hmk_context *context, struct hmk_leg *leg);
 int64_t hmk_run(struct hmk_pool *pool, struct hmk_context *context);
 void hmk_publish(const struct hmk_context *context, struct hmk_leg *leg, int64_t status);
 void hmk_park(struct hmk_carrier *carrier);

@@ -1,6 +1,7 @@
 """A service that misbehaves as told, for tests: the echo service with handlers that can be seen and held.
 
 * `work` says "working" on the console, then sleeps instead of burning a CPU;
+* `chain` with a depth of `HOLD` or more says "holding" and goes on only after `HOLD_SECONDS`;
 * `fail` tries, as a service, what the composition does not allow it (option `reach`: a service to open), and says on the
   console what became of it;
 * option `refuse_to_start` raises while the service is made;
@@ -16,6 +17,8 @@ from corekernel.attachment import RemotePort
 from corekernel.errors import HmkError
 from corekernel.port import Caller
 from corekernel.service import Environment
+
+HOLD, HOLD_SECONDS = 7, 20.0
 
 
 class Service(Echo):
@@ -33,6 +36,13 @@ class Service(Echo):
         """See the module."""
         self._environment.log("working")
         time.sleep(ns / 1e9)
+
+    def chain(self, caller: Caller, depth: int) -> int:
+        """See the module."""
+        if depth >= HOLD:
+            self._environment.log("holding")
+            time.sleep(HOLD_SECONDS)
+        return super().chain(caller, depth)
 
     def fail(self, caller: Caller) -> None:
         """See the module."""

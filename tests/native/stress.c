@@ -120,7 +120,7 @@ static void bind_back(void) {
   for (uint32_t i = 0; i < LIMIT; i++) {
     int carrier = hmk_pool_take(back.pool, 0);
     CHECK(carrier >= 0);
-    hmk_pool_bind(back.pool, (uint32_t)carrier, 1, i, &back.slots[i], HMK_PRIORITY_HIGH);
+    hmk_pool_bind(back.pool, (uint32_t)carrier, 1, i, &back.slots[i], HMK_PRIORITY_HIGH, 0);
     to_back[i] = (struct hmk_link){.slot = &back.slots[i], .policy = &policy};
     hmk_accept_nested(&to_back[i], front.pool, NESTED_KEY + i);
   }
@@ -157,7 +157,7 @@ static void bind_front(uint32_t slot) {
   CHECK(carrier >= 0);
   hmk_pool_set_next(front.pool, (uint32_t)carrier, &to_back[carrier]);
   CHECK(hmk_pool_set_bulk(front.pool, (uint32_t)carrier, (char *)clients[slot].bulk, BULK) == 0);
-  hmk_pool_bind(front.pool, (uint32_t)carrier, slot + 7, slot, &front.slots[slot], HMK_PRIORITY_HIGH);
+  hmk_pool_bind(front.pool, (uint32_t)carrier, slot + 7, slot, &front.slots[slot], HMK_PRIORITY_HIGH, 0);
   carrier_of[slot] = carrier;
 }
 

@@ -127,6 +127,10 @@ SCENARIOS: dict[str, Scenario] = {
     "service dies in a wait": Scenario("w", script="sn", service_dies=True, signals=True),
     "service dies in a call back": Scenario("n", service_dies=True, cancels=1, signals=True),
     "service dies in an unbind": Scenario("pp", service_dies=True, unbinds=1),
+    "core dies": Scenario("pp", core_dies=True, cancels=1, signals=True),
+    "core dies in a wait": Scenario("w", script="sn", core_dies=True, signals=True),
+    "core dies in a call back": Scenario("np", core_dies=True, signals=True),
+    "core dies in an unbind": Scenario("pp", core_dies=True, unbinds=1),
     "client dies": Scenario("pp", client_dies=True, unbinds=1, carriers=2),
     "client dies in a wait": Scenario("wp", script="sn", client_dies=True),
     "client dies in a call back": Scenario("np", client_dies=True, cancels=1, signals=True),
@@ -135,6 +139,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 LARGE: dict[str, Scenario] = {
+    "everything, core dies": Scenario("wn", script="sn", cancels=1, signals=True, unbinds=1, core_dies=True),
     "hostile client, wait": Scenario("w", script="sn", hostile=True),
     "hostile client, two carriers": Scenario("n", carriers=2, hostile=True),
     "everything": Scenario("wnp", script="sn", cancels=1, signals=True, unbinds=1),
@@ -158,6 +163,8 @@ MISTAKES: dict[str, Scenario] = {
     "wait bit by store": SCENARIOS["wait"],
     "nested clears sleep": SCENARIOS["nested"],
     "nested reply by exchange": SCENARIOS["service dies in a call back"],
+    "reply by exchange": SCENARIOS["core dies"],
+    "open over death": SCENARIOS["core dies in an unbind"],
     "cancel ignores nested": SCENARIOS["give up a call back"],
     "cancelled slot is reused": SCENARIOS["give up"],
     "close by store": SCENARIOS["unbind"],

@@ -67,7 +67,9 @@ def _bind(s: State, sc: Scenario) -> Moves:
     if s.control == "bind.load":
         yield must("control: open_slot loads", s._replace(control="bind.swap", control_seen=s.word))
     elif s.control == "bind.swap":
-        after = s._replace(word=word_of(sequence(s.word), REPLY), bound=i, control_seen=0, control="bind.run")
+        dead = phase(s.word) == DIED and "open over death" not in sc.wrong
+        word = s.word if dead else word_of(sequence(s.word), REPLY)
+        after = s._replace(word=word, bound=i, control_seen=0, control="bind.run")
         after = with_carrier(after, i, sequence=sequence(s.word))
         fails = s._replace(control="bind.load", control_seen=0)
         yield must("control: open_slot swaps", after if s.word == s.control_seen else fails)
@@ -163,10 +165,15 @@ def _notify(s: State, at: str, seen: int, sc: Scenario, always: bool = False) ->
 
 
 def core(s: State, sc: Scenario) -> Moves:
-    """The service may die at any step; then the core ends the slot."""
+    """The service may die at any step; then the core ends the slot. So does the client when the core has died."""
     if s.core == "watch":
         if sc.service_dies:
-            yield may("service: DIES", _vanish(s))
+            yield may("service: DIES", _vanish(s)._replace(core="kill.load"))
+        if sc.core_dies:
+            yield may("core: DIES, its client ends the slots", s._replace(core="kill.load"))
+    elif s.core == "done":
+        if s.control != "dead":
+            yield must("service: ends, as its core has", _vanish(s))
     elif s.core == "kill.load":
         yield must("core: kill loads", s._replace(core="kill.exchange", core_seen=s.word))
     elif s.core == "kill.exchange":
@@ -175,7 +182,7 @@ def core(s: State, sc: Scenario) -> Moves:
         yield must("core: DIED", _kill_only(after, sc))
     elif s.core == "kill.wake":
         yield must("core: wakes the caller", _kill_only(wake_word(s)._replace(core="notify.load"), sc))
-    elif s.core != "done":
+    else:
         always = "kill wakes only sleepers" not in sc.wrong
         at, seen, after = _notify(s, s.core, s.core_seen, sc, always)
         yield must("core: " + s.core, after._replace(core=at or "done", core_seen=seen))
@@ -189,7 +196,7 @@ def _kill_only(s: State, sc: Scenario) -> State:
 
 def _vanish(s: State) -> State:
     gone = tuple(c._replace(at="dead", seen=0, sample=0) for c in s.carriers)
-    return s._replace(carriers=gone, control="dead", control_seen=0, notifier="dead", notifier_seen=0, core="kill.load")
+    return s._replace(carriers=gone, control="dead", control_seen=0, notifier="dead", notifier_seen=0)
 
 
 def killed(s: State) -> bool:

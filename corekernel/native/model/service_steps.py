@@ -169,7 +169,7 @@ def nested_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In enter_nested: load the word."""
     if phase(s.word) in (REQUEST, NESTED_REPLY):
         return step("enters the call back", s, i, at="nested.swap", seen=s.word)
-    if phase(s.word) != CANCELLED and not sc.hostile:
+    if phase(s.word) not in (CANCELLED, DIED) and not sc.hostile:
         s = s._replace(faulty="a call back found a phase that nobody may make")
     return step("may not call back", s, i, at="publish", status=GAVE_UP)
 
@@ -197,20 +197,24 @@ def nested_collect(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 def publish(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In publish: write the reply into the leg."""
     leg = s.leg if sc.hostile else s.leg._replace(answers=c.sequence, status=c.status, wait_sequence=c.sample)
-    to = "reply.load" if "reply by store" in sc.wrong else "reply"
-    return step("writes the reply", s._replace(leg=leg), i, at=to, status=OK, sample=0)
+    return step("writes the reply", s._replace(leg=leg), i, at="reply", status=OK, sample=0)
 
 
 def reply(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In serve_call: the exchange; whatever the caller did meanwhile, the slot is usable again."""
-    sleeps = (c.seen if "reply by store" in sc.wrong else s.word) & SLEEP
+    """End of serve_request: load the word; a slot that has died stays dead."""
+    if phase(s.word) == DIED and "reply by exchange" not in sc.wrong:
+        return step("drops the reply, DIED", s, i, at="serve")
+    return step("is about to reply", s, i, at="reply.swap", seen=s.word)
+
+
+def reply_swap(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """End of serve_request: REPLY; whatever else the caller did meanwhile, the slot is usable again."""
+    store, exchange = "reply by store" in sc.wrong, "reply by exchange" in sc.wrong
+    if s.word != c.seen and not store and not exchange:
+        return step("REPLY swap fails", s, i, at="reply", seen=0, spent=max(0, c.spent - 2))
+    sleeps = (c.seen if store else s.word) & SLEEP
     to = "wake" if sleeps and "reply never wakes" not in sc.wrong else "serve"
     return step("REPLY", s._replace(word=word_of(c.sequence, REPLY)), i, at=to, seen=0)
-
-
-def reply_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """The mistake: test SLEEP first, then store."""
-    return step("tests SLEEP too early", s, i, at="reply", seen=s.word)
 
 
 def wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
@@ -285,7 +289,7 @@ STEPS: Mapping[str, Step] = {
     "nested.collect": nested_collect,
     "publish": publish,
     "reply": reply,
-    "reply.load": reply_load,
+    "reply.swap": reply_swap,
     "wake": wake,
     "park": park,
     "park.parked": park_parked,

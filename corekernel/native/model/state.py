@@ -122,6 +122,7 @@ class Scenario:
         unbinds: how often the control thread may take the carrier off the slot.
         carriers: carriers of the pool.
         polled: isolation class IC1: a poller serves the slots, and nobody sleeps.
+        core_dies: whether the core may die; the client then ends its own slots, before the service is gone.
         service_dies: whether the service may die, at any step.
         client_dies: whether the client may die, at any step.
         hostile: the client is replaced by one that writes what it likes and requeues sleepers.
@@ -135,6 +136,7 @@ class Scenario:
     unbinds: int = 0
     carriers: int = 1
     polled: bool = False
+    core_dies: bool = False
     service_dies: bool = False
     client_dies: bool = False
     hostile: bool = False
