@@ -35,6 +35,7 @@ FIRST_CLIENT = 100
 FIRST_CLIENT_UID = 62000
 CLIENT_UIDS = 1000
 MAX_CLIENTS = 1000
+CLIENTS_PER_USER = 64
 DEFAULT_BUFFER_LIMIT = 256 << 20
 STACK_KIB = {"c": 32, "python": 48}
 
@@ -112,9 +113,11 @@ class Clients:
         allowed = self._kernel.composition.attach.allows(peer.uid, self._kernel.owner) or (
             self._kernel.root and peer.uid in client_uids
         )
-        if not allowed or len(self.by_number) >= MAX_CLIENTS:
-            text = f"user {peer.uid} may not attach here" if not allowed else "too many clients"
-            self._refuse(channel, pidfd, text)
+        if not allowed:
+            self._refuse(channel, pidfd, f"user {peer.uid} may not attach here")
+            return
+        if self._crowded(peer.uid):
+            self._refuse(channel, pidfd, "too many clients")
             return
         client = self.new(channel, peer.uid)
         client.pidfd = pidfd
@@ -122,6 +125,14 @@ class Clients:
         client.host_pid = _host_pid(pidfd, peer.pid)
         if pidfd is not None:
             self._kernel.loop.watch(pidfd, lambda: self.gone(client))
+
+    def _crowded(self, uid: int) -> bool:
+        """Whether there is no room for another client; a program's user can fill its own share only."""
+        if len(self.by_number) >= MAX_CLIENTS:
+            return True
+        if uid in (self._kernel.owner, 0):
+            return False
+        return sum(1 for client in self.by_number.values() if client.uid == uid) >= CLIENTS_PER_USER
 
     def _refuse(self, channel: Channel, pidfd: int | None, text: str) -> None:
         with contextlib.suppress(ChannelError):

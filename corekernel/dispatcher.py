@@ -404,23 +404,17 @@ class CarrierPool:
         if lib.hmk_pool_poll(self.c, cpu):
             raise OSError("the poller could not be started")
 
+    def take(self, reserve: bool) -> int:
+        """A parked carrier (of the reserve, if need be and allowed), to be bound next; -1 when there is none."""
+        return int(lib.hmk_pool_take(self.c, int(reserve)))
+
     def bind(
-        self,
-        client: int,
-        frames: Frames,
-        slot: int,
-        record: Bound,
-        reserve: bool,
-        priority: int,
-        charged: int,
-    ) -> int:
-        """Bind a parked carrier (of the reserve, if need be and allowed) to a slot; its index, or -1."""
+        self, carrier: int, client: int, frames: Frames, slot: int, record: Bound, priority: int, charged: int
+    ) -> None:
+        """Bind a carrier that was taken to a slot."""
         # The record must stand before the first request can arrive.
-        index = int(lib.hmk_pool_take(self.c, int(reserve)))
-        if index >= 0:
-            _bindings[self.base + index] = record, record.handlers
-            lib.hmk_pool_bind(self.c, index, client, slot, frames.slot(slot), priority, charged)
-        return index
+        _bindings[self.base + carrier] = record, record.handlers
+        lib.hmk_pool_bind(self.c, carrier, client, slot, frames.slot(slot), priority, charged)
 
     def unbind(self, carrier: int, force: bool = False) -> bool:
         """Take a carrier off its slot; False when a request is in progress (and not forced)."""
@@ -429,6 +423,10 @@ class CarrierPool:
     def parked(self, carrier: int) -> bool:
         """Whether a carrier has left its slot; kicks it if not."""
         return bool(lib.hmk_pool_parked(self.c, carrier))
+
+    def left(self, carrier: int) -> None:
+        """Forget the binding record of a parked carrier: it keeps the frames of its client mapped."""
+        _bindings.pop(self.base + carrier, None)
 
     def set_bulk(self, carrier: int, mapping: Mapping) -> None:
         """Give a bound carrier the buffer it shares with its caller."""

@@ -337,7 +337,9 @@ class Host:
         local.may_grow = message["may_grow"]
         self._provide(local, len(wanted))
         missing = [slot for slot in wanted if not self._bind_one(local, frames, message, slot)]
-        return {"missing": missing}
+        # A carrier that is still leaving a slot may yet look at it: two must not.
+        leaving = [s for s in message["slots"] if (local.name, local.by_slot.get((client, s), -1)) in self._leaving]
+        return {"missing": missing + leaving}
 
     def _provide(self, local: Local, wanted: int) -> None:
         """Grow, within what the core allows, so that `wanted` are free."""
@@ -347,11 +349,15 @@ class Host:
 
     def _bind_one(self, local: Local, frames: Frames, message: Message, slot: int) -> bool:
         client = message["client"]
-        record = BoundCaller(client, message["uid"], message["pid"], slot, frames.slot(slot), local.handlers, frames)
-        charged = local.charged.pop((client, slot), 0)
-        carrier = local.pool.bind(client, frames, slot, record, message["reserve"], message["priority"], charged)
+        carrier = local.pool.take(message["reserve"])
         if carrier < 0:
             return False
+        if (local.name, carrier) in self._leaving:  # it has left since `_tidy` looked
+            del self._leaving[local.name, carrier]
+            self._left(local, carrier)
+        record = BoundCaller(client, message["uid"], message["pid"], slot, frames.slot(slot), local.handlers, frames)
+        charged = local.charged.pop((client, slot), 0)
+        local.pool.bind(carrier, client, frames, slot, record, message["priority"], charged)
         local.records[carrier] = record
         local.by_slot[client, slot] = carrier
         if local.spec["language"] == "c" and local.spec["options"].get("next"):
@@ -408,9 +414,11 @@ class Host:
         self._left(local, carrier)
 
     def _left(self, local: Local, carrier: int) -> None:
+        local.pool.left(carrier)
         record = local.records.pop(carrier, None)
         if record is not None:
-            local.by_slot.pop((record.client, record.thread), None)
+            if local.by_slot.get((record.client, record.thread)) == carrier:
+                del local.by_slot[record.client, record.thread]
             if record.client in local.frames:
                 local.charged[record.client, record.thread] = local.page.charge_of(carrier)
             record.bulk = NO_BUFFER
@@ -426,6 +434,8 @@ class Host:
             for carrier in [c for c, record in local.records.items() if record.client == client]:
                 local.pool.unbind(carrier, force=True)
                 self._leaving[local.name, carrier] = local.frames.get(client)
+                # A service keeps its number when it comes back: its new frames have nothing to do with the old.
+                local.by_slot.pop((client, local.records[carrier].thread), None)
             local.frames.pop(client, None)
             local.charged = {key: ticks for key, ticks in local.charged.items() if key[0] != client}
             local.environment.client_gone(client)

@@ -111,7 +111,8 @@ class Pools:
             else:
                 attempt.then({"error": "died", "text": str(reply["error"])})
             return
-        attempt.slots = list(reply["missing"])
+        missing = reply["missing"]
+        attempt.slots = [slot for slot in attempt.slots if slot in missing]
         if not attempt.slots:
             attempt.then({"ok": True})
         elif attempt.client.service is not None:

@@ -17,7 +17,8 @@ it; for `str` and `bytes` it holds the length in bytes (`max`, 1024 if not given
 inline in the frame, which bounds the sum of their maxima; a `buffer` (at most one, the last) may travel in
 shared memory and must say its `max`. Sizes are integers or strings such as "64 KiB".
 
-The first mistake of a file is a `DefinitionError` that reads `file:line: what is wrong; how to mend it`.
+The file is read as strictly as any written by people (`corekernel.toml_lines` has the bounds). The first mistake in
+it is a `DefinitionError` that reads `file:line: what is wrong; how to mend it`.
 
 Names are restricted so that no generated name can collide with another: words of lower-case letters and
 digits, each starting with a letter, joined by single underscores. Generated locals begin or end with an

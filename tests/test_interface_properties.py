@@ -115,8 +115,9 @@ def toml_of(interface: Interface) -> str:
             f"doc = {quoted(item.doc)}",
         ]
         lines += [f"idempotent = {str(item.idempotent).lower()}", f"may_wait = {str(item.may_wait).lower()}"]
-        lines += [f"arguments = [{', '.join(map(table, item.arguments))}]"]
-        lines += [f"returns = [{', '.join(map(table, item.returns))}]", f"errors = {list(item.errors)}"]
+        for key, fields in (("arguments", item.arguments), ("returns", item.returns)):
+            lines += [f"{key} = [", *(f"    {table(field)}," for field in fields), "]"]
+        lines += [f"errors = {list(item.errors)}"]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ import pytest
 from corekernel import dispatcher
 from corekernel.dispatcher import CarrierPool, Frames, Mapping, PoolPage, WaitPolicy
 from corekernel.native import build
-from corekernel.port import HandlerTable
+from corekernel.port import Handler
 from tests.test_confine import run_forked
 
 HERE = Path(__file__).parent / "native"
@@ -74,7 +74,7 @@ class Bound:
     uid: int = 0
     pid: int = 0
     thread: int = 0
-    handlers: HandlerTable = field(default_factory=dict)
+    handlers: dict[int, Handler] = field(default_factory=dict)
     wait_sequence: int = 0
 
 

@@ -29,7 +29,7 @@ from bench.stats import SIDES, Row
 from shim.client import System
 
 COUNTED = ("AnonPages", "Shmem", "KernelStack", "PageTables", "SUnreclaim")
-CALLS = 3
+CALLS = 2
 FEWEST_STACKS = 15
 GRACE_S = 120.0
 Deed: TypeAlias = Callable[[], Sequence[int]]

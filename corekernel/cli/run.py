@@ -80,6 +80,24 @@ def _environment() -> dict[str, str]:
 
 def _serve(system: shim.System, name: str, argv: Sequence[str]) -> int:
     """Start the program on an attached system and see it through; its exit status."""
+    # A signal that comes between the program's start and the handlers that forward it must not be ours to die of.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    try:
+        started = _start(system, argv)
+        if started is None:
+            return NOT_STARTED
+        number, pid = started
+        with _forwarding(system, number, pid):
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with shim.attach(name) as waiting:
+                status = _result(waiting, number)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return status if status >= 0 else 128 - status
+
+
+def _start(system: shim.System, argv: Sequence[str]) -> tuple[int, int] | None:
+    """Start the program on our standard streams; its number and host pid, or None when it was refused."""
     request = {"do": "run", "argv": list(argv), "env": _environment(), "cwd": os.getcwd()}
     try:
         started, _ = system.attachment.ask(request, (0, 1, 2))
@@ -89,11 +107,8 @@ def _serve(system: shim.System, name: str, argv: Sequence[str]) -> int:
         print(f"{argv[0]}: not started: {error}", file=sys.stderr)
         if "Permission denied" in str(error):
             print("a program runs under a user id of its own, which must be able to reach it", file=sys.stderr)
-        return NOT_STARTED
-    number, pid = int(started["number"]), int(started["pid"])
-    with _forwarding(system, number, pid), shim.attach(name) as waiting:
-        status = _result(waiting, number)
-    return status if status >= 0 else 128 - status
+        return None
+    return int(started["number"]), int(started["pid"])
 
 
 def _result(waiting: shim.System, number: int) -> int:

@@ -86,7 +86,7 @@ static int serve_request(struct hmk_carrier *carrier, uint32_t state) {
   context->bulk = bulk ? bulk->at : NULL;
   context->bulk_size = bulk ? bulk->size : 0;
   int64_t status = hmk_admit(context, leg);
-  if (context->priority > carrier->max_priority) context->priority = carrier->max_priority;
+  if (context->priority > carrier->max_priority) HMK_SET(context->priority, carrier->max_priority);
   if (sequence != ((carrier->sequence + 1) & 0xffffff)) status = HMK_E_BAD_FRAME;
   carrier->sequence = sequence;
   if (status == HMK_OK)
@@ -126,6 +126,19 @@ static void serve_call(struct hmk_carrier *carrier, uint32_t state) {
   obey_placement(carrier, carrier->cpu, carrier->caller_cpu);
 }
 
+/* The caller gave its request up before anybody had looked: nothing to run, but the slot must become usable again. */
+static void drop_call(struct hmk_carrier *carrier, uint32_t state) {
+  carrier->sequence = HMK_SEQUENCE(state);
+  hmk_swap(&carrier->slot->leg[0].state, &state, HMK_STATE(HMK_SEQUENCE(state), HMK_PHASE_REPLY));
+}
+
+/* Serve what stands in the slot, unless a command came before it: then it is for the slot's next carrier. */
+static void answer(struct hmk_carrier *carrier, uint32_t state) {
+  if (hmk_load(&carrier->command) != COMMAND_RUN) return;
+  if (HMK_PHASE(state) == HMK_PHASE_REQUEST) serve_call(carrier, state);
+  if (HMK_PHASE(state) == HMK_PHASE_CANCELLED) drop_call(carrier, state);
+}
+
 /* Waiting for the next request is not waiting for a reply: after two waits that came to sleeping the carrier sleeps
  * at once, and tries the whole policy again now and then. */
 static uint32_t sleep_at_once(struct hmk_carrier *carrier) {
@@ -135,7 +148,7 @@ static uint32_t sleep_at_once(struct hmk_carrier *carrier) {
 static void serve(struct hmk_carrier *carrier) {
   struct hmk_leg *leg = &carrier->slot->leg[0];
   struct hmk_wait wait = {.word = &leg->state,
-                          .phases = ~HMK_BIT(HMK_PHASE_REQUEST) & 0xffff,
+                          .phases = ~(HMK_BIT(HMK_PHASE_REQUEST) | HMK_BIT(HMK_PHASE_CANCELLED)) & 0xffff,
                           .policy = carrier->pool->policy,
                           .command = &carrier->command,
                           .waits = carrier->record->waits};
@@ -144,7 +157,7 @@ static void serve(struct hmk_carrier *carrier) {
     wait.sleep_at_once = sleep_at_once(carrier);
     enum hmk_wait_end why = hmk_wait_phase(&wait);
     carrier->missed = wait.slept ? carrier->missed + 1 : 0;
-    if (why == HMK_WAIT_DONE) serve_call(carrier, wait.state);
+    if (why == HMK_WAIT_DONE) answer(carrier, wait.state);
   }
 }
 
@@ -163,6 +176,7 @@ void hmk_park(struct hmk_carrier *carrier) {
     pool->shared->free++;
   if (carrier->was_bound) pool->shared->bound--;
   carrier->was_bound = 0;
+  HMK_SET(carrier->command, COMMAND_PARKED);
   atomic_store(&carrier->parked, 1);
   pthread_mutex_unlock(&pool->lock);
 }
@@ -182,10 +196,8 @@ void *hmk_poller_main(void *argument) {
       uint32_t command = hmk_load(&carrier->command);
       if (command == COMMAND_PARK) hmk_park(carrier);
       if (command != COMMAND_RUN) continue;
-      uint32_t state = hmk_load(&carrier->slot->leg[0].state);
-      if (HMK_PHASE(state) != HMK_PHASE_REQUEST) continue;
       carrier->python_state = self.python_state;
-      serve_call(carrier, state);
+      answer(carrier, hmk_load(&carrier->slot->leg[0].state));
     }
     hmk_pause();
   }
@@ -198,7 +210,7 @@ void *hmk_carrier_main(void *argument) {
   if (carrier->pool->python) hmk_python_begin(carrier);
   for (;;) {
     hmk_park(carrier);
-    while (hmk_load(&carrier->command) == COMMAND_PARK) hmk_sleep(&carrier->command, COMMAND_PARK, 0, NULL);
+    while (hmk_load(&carrier->command) == COMMAND_PARKED) hmk_sleep(&carrier->command, COMMAND_PARKED, 0, NULL);
     if (hmk_load(&carrier->command) == COMMAND_LEAVE) break;
     serve(carrier);
   }

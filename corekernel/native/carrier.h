@@ -10,7 +10,9 @@ struct hmk_pool;
 struct hmk_carrier;
 #include "carrier.cdef.h"
 
-enum hmk_command { COMMAND_RUN = 0, COMMAND_PARK = 1, COMMAND_LEAVE = 2 };
+/* PARKED is what a carrier that obeyed PARK puts there itself: so an order that is revoked before the carrier has
+ * looked (bound, and at once unbound) is obeyed all the same, and a carrier that is taken is not taken for idle. */
+enum hmk_command { COMMAND_RUN = 0, COMMAND_PARK = 1, COMMAND_LEAVE = 2, COMMAND_PARKED = 3 };
 
 struct hmk_bulk {
   char *at;
@@ -25,6 +27,7 @@ struct hmk_carrier {
   pthread_t thread;
   /* written by the control thread, obeyed by the carrier */
   uint32_t command;
+  uint64_t kicked; /* time stamp of the last kick; the control thread's own */
   struct hmk_slot *slot; /* set while parked */
   uint32_t max_priority; /* set while parked */
   _Atomic(struct hmk_bulk *) bulk;

@@ -29,8 +29,10 @@ static int64_t end(struct hmk_link *link, int64_t status) {
 
 /* Whether the link can take a call now; an abandoned one is free again once its carrier has answered. */
 int hmk_link_ready(struct hmk_link *link) {
-  if (get_busy(link) == ABANDONED && HMK_PHASE(hmk_load(&link->slot->leg[0].state)) == HMK_PHASE_REPLY)
-    set_busy(link, FREE);
+  if (get_busy(link) == ABANDONED) {
+    uint32_t phase = HMK_PHASE(hmk_load(&link->slot->leg[0].state));
+    if (phase == HMK_PHASE_REPLY || phase == HMK_PHASE_DIED) set_busy(link, FREE);
+  }
   return get_busy(link) == FREE;
 }
 
@@ -109,8 +111,11 @@ static void serve_nested(struct hmk_link *link, struct hmk_slot *slot) {
   uint32_t cpu;
   hmk_ticks_cpu(&cpu);
   HMK_SET(slot->leg[0].caller_cpu, cpu);
-  uint32_t old = hmk_exchange(&slot->leg[0].state, HMK_STATE(link->sequence, HMK_PHASE_NESTED_REPLY));
-  if (old & HMK_SLEEP) hmk_wake(&slot->leg[0].state);
+  uint32_t state = hmk_load(&slot->leg[0].state);
+  do {
+    if (HMK_PHASE(state) != HMK_PHASE_NESTED) return; /* the service died meanwhile, and that is final */
+  } while (!hmk_swap(&slot->leg[0].state, &state, HMK_STATE(link->sequence, HMK_PHASE_NESTED_REPLY)));
+  if (state & HMK_SLEEP) hmk_wake(&slot->leg[0].state);
 }
 
 static int64_t await(struct hmk_link *link, const struct hmk_message *message) {

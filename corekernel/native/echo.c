@@ -22,9 +22,13 @@ static int64_t chain(struct hmk_context *context) {
   return status;
 }
 
+/* A call may keep a carrier that long, and no longer. */
+#define LONGEST_NS 1000000000u
+
 static int64_t work(struct hmk_context *context) {
   uint64_t khz = context->owner->pool->policy->tick_khz;
-  uint64_t until = hmk_ticks() + (context->registers ? context->args[0] : 0) * khz / 1000000;
+  uint64_t wanted = context->registers ? context->args[0] : 0;
+  uint64_t until = hmk_ticks() + (wanted < LONGEST_NS ? wanted : LONGEST_NS) * khz / 1000000;
   while (hmk_ticks() < until) hmk_pause();
   return HMK_OK;
 }

@@ -43,7 +43,7 @@ int64_t hmk_admit(struct hmk_context *context, struct hmk_leg *leg) {
   context->operation = HMK_GET(leg->operation);
   context->registers = HMK_GET(leg->registers);
   context->depth = HMK_GET(leg->depth);
-  context->priority = HMK_GET(leg->priority);
+  HMK_SET(context->priority, HMK_GET(leg->priority)); /* read by other carriers: higher_class_runs() */
   context->deadline = HMK_GET(leg->deadline);
   context->issued = HMK_GET(leg->issued);
   context->in_length = length;

@@ -20,6 +20,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 #define KICK (SIGRTMIN + 2)
+#define KICK_EVERY_US 200
 
 static void on_kick(int number) { (void)number; }
 
@@ -125,7 +126,7 @@ static int start(struct hmk_pool *pool, pthread_t *thread, void *(*body)(void *)
 
 static struct hmk_carrier *vacant(struct hmk_pool *pool, uint32_t *index) {
   for (uint32_t i = 0; i < pool->limit; i++) {
-    if (pool->records[i].state == HMK_CARRIER_NONE && !pool->carriers[i].alive) {
+    if (!pool->carriers[i].alive) {
       *index = i;
       return &pool->carriers[i];
     }
@@ -149,22 +150,31 @@ static void prefault(struct hmk_pool *pool, uint32_t index) {
   madvise(stack_of(pool, index) + pool->stack_bytes - bytes, bytes, MADV_POPULATE_WRITE);
 }
 
+/* Field by field: others look at a carrier that was here before (the poller, and calls of a lower class), and must go on
+ * finding it PARKED. */
+static void make_new(struct hmk_pool *pool, struct hmk_carrier *carrier, uint32_t index, int reserved) {
+  HMK_SET(carrier->command, COMMAND_PARKED);
+  atomic_store(&carrier->parked, 0);
+  carrier->pool = pool;
+  carrier->index = index;
+  carrier->record = &pool->records[index];
+  memset(carrier->record, 0, sizeof *carrier->record);
+  carrier->missed = carrier->probe = carrier->epoch = carrier->together = 0;
+  carrier->python_state = carrier->python_key = NULL;
+  carrier->next = NULL;
+  carrier->context.carrier = pool->base + index;
+  carrier->context.owner = carrier;
+  carrier->alive = 1;
+  carrier->reserved = (uint32_t)reserved;
+}
+
 /* Create up to `count` carriers; how many were. Only the control thread calls this and what follows. */
 int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved) {
   uint32_t made = 0, index;
   for (; made < count; made++) {
     struct hmk_carrier *carrier = vacant(pool, &index);
     if (!carrier) break;
-    memset(carrier, 0, sizeof *carrier);
-    carrier->pool = pool;
-    carrier->index = index;
-    carrier->record = &pool->records[index];
-    memset(carrier->record, 0, sizeof *carrier->record);
-    carrier->command = COMMAND_PARK;
-    carrier->context.carrier = pool->base + index;
-    carrier->context.owner = carrier;
-    carrier->alive = 1;
-    carrier->reserved = (uint32_t)reserved;
+    make_new(pool, carrier, index, reserved);
     if (reserved) prefault(pool, index);
     if (pool->polled) {
       hmk_park(carrier);
@@ -172,7 +182,7 @@ int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved) {
       carrier->alive = 0;
       break;
     }
-    if (index >= pool->shared->carriers) pool->shared->carriers = index + 1;
+    if (index >= pool->shared->carriers) HMK_SET(pool->shared->carriers, index + 1);
     pool->shared->created++;
     while (!atomic_load(&carrier->parked)) sched_yield();
   }
@@ -195,20 +205,22 @@ static struct hmk_carrier *take_free(struct hmk_pool *pool) {
   return take_from(pool, &pool->free_list, &pool->shared->free);
 }
 
+static void end_thread(struct hmk_pool *pool, struct hmk_carrier *carrier) {
+  uint8_t *stack = stack_of(pool, carrier->index);
+  hmk_exchange(&carrier->command, COMMAND_LEAVE);
+  hmk_wake(&carrier->command);
+  pthread_join(carrier->thread, NULL);
+  mprotect(stack, PAGE, PROT_READ | PROT_WRITE);
+  madvise(stack, pool->stack_bytes, MADV_REMOVE);
+}
+
 /* End up to `count` parked carriers and give their stacks' memory back. */
 int hmk_pool_shrink(struct hmk_pool *pool, uint32_t count) {
   uint32_t ended = 0;
   for (; ended < count; ended++) {
     struct hmk_carrier *carrier = take_free(pool);
     if (!carrier) break;
-    if (!pool->polled) {
-      hmk_exchange(&carrier->command, COMMAND_LEAVE);
-      hmk_wake(&carrier->command);
-      pthread_join(carrier->thread, NULL);
-    }
-    uint8_t *stack = stack_of(pool, carrier->index);
-    mprotect(stack, PAGE, PROT_READ | PROT_WRITE);
-    madvise(stack, pool->stack_bytes, MADV_REMOVE);
+    if (!pool->polled) end_thread(pool, carrier); /* a polled carrier has none: it borrows the poller's stack */
     carrier->alive = 0;
     HMK_SET(carrier->record->state, HMK_CARRIER_NONE);
     pool->shared->reclaimed++;
@@ -270,9 +282,10 @@ static int close_slot(struct hmk_carrier *carrier) {
  * leaves when its handler returns; ask hmk_pool_parked(). */
 int hmk_pool_unbind(struct hmk_pool *pool, uint32_t index, int force) {
   struct hmk_carrier *carrier = &pool->carriers[index];
-  if (atomic_load(&carrier->parked)) return 0;
+  if (hmk_load(&carrier->command) != COMMAND_RUN) return 0; /* parked, or told to: the slot may be gone */
   if (close_slot(carrier) && !force) return -1;
   hmk_exchange(&carrier->command, COMMAND_PARK);
+  carrier->kicked = 0;
   if (!force) pool->shared->reclaimed++;
   hmk_pool_parked(pool, index);
   return 0;
@@ -282,6 +295,10 @@ int hmk_pool_unbind(struct hmk_pool *pool, uint32_t index, int force) {
 int hmk_pool_parked(struct hmk_pool *pool, uint32_t index) {
   struct hmk_carrier *carrier = &pool->carriers[index];
   if (atomic_load(&carrier->parked)) return 1;
+  /* Kicks as fast as we are asked would keep the carrier in its signal handler for ever. */
+  uint64_t now = hmk_ticks();
+  if (now - carrier->kicked < KICK_EVERY_US * (pool->policy->tick_khz / 1000 + 1)) return 0;
+  carrier->kicked = now;
   if (carrier->record->tid) syscall(SYS_tgkill, getpid(), carrier->record->tid, KICK);
   return 0;
 }

@@ -39,12 +39,12 @@ static inline _Noreturn void leave(int status) {
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
-#define CHECK(condition)                                                 \
-  do {                                                                   \
-    if (!(condition)) {                                                  \
-      say(__FILE__ ":" TEXT(__LINE__) ": not so: " #condition "\n");     \
-      leave(1);                                                          \
-    }                                                                    \
+#define CHECK(condition)                                             \
+  do {                                                               \
+    if (!(condition)) {                                              \
+      say(__FILE__ ":" TEXT(__LINE__) ": not so: " #condition "\n"); \
+      leave(1);                                                      \
+    }                                                                \
   } while (0)
 
 static inline struct hmk_slot *map_frames(int fd) {

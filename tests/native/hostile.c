@@ -6,6 +6,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client_side.h"
@@ -57,7 +58,9 @@ static void scribble_for_ever(struct hmk_slot *slots, uint32_t count) {
 static void requeue_for_ever(struct hmk_slot *slots, uint32_t count) {
   static uint32_t own;
   uint32_t taken = 0;
+  time_t give_up = time(NULL) + 10;
   while (taken < count) {
+    CHECK(time(NULL) < give_up);
     for (uint32_t i = 0; i < count; i++) {
       long moved = host6(HMK_SYS_FUTEX, (long)&slots[i].leg[0].state, FUTEX_REQUEUE, 0, 1, (long)&own, 0);
       CHECK(moved >= 0);

@@ -88,7 +88,8 @@ int main(int argc, char **argv) {
   set_timer();
   while (atomic_load(&served_by_handler) < wanted) one_call(&seed, &tally);
   CHECK(tally.issued == tally.replied + tally.cancelled);
-  printf("{\"issued\": %lu, \"handler\": %lu, \"busy\": %lu, \"resumed\": %lu, \"cancelled\": %lu, \"replied\": %lu}\n",
-         tally.issued + issued_by_handler, issued_by_handler, found_busy, tally.resumed, tally.cancelled, tally.replied);
+  printf(
+      "{\"issued\": %lu, \"handler\": %lu, \"busy\": %lu, \"resumed\": %lu, \"cancelled\": %lu, \"replied\": %lu}\n",
+      tally.issued + issued_by_handler, issued_by_handler, found_busy, tally.resumed, tally.cancelled, tally.replied);
   return 0;
 }

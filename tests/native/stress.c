@@ -66,8 +66,8 @@ static int64_t round_trip(struct hmk_context *context) {
 static int64_t call_back(struct hmk_context *context) {
   uint8_t in[32], out[32];
   struct hmk_link result = {.policy = &policy};
-  struct hmk_message message = {.operation = OP_ECHO, .returns = 1, .in = in, .out = out, .in_length = sizeof in,
-                                .out_capacity = sizeof out};
+  struct hmk_message message = {
+      .operation = OP_ECHO, .returns = 1, .in = in, .out = out, .in_length = sizeof in, .out_capacity = sizeof out};
   uint64_t seed = context->issued | 1;
   scatter(in, sizeof in, &seed);
   int64_t status = hmk_call_back(context, &message, &result);
@@ -101,7 +101,8 @@ static void make_client(uint32_t slot, uint64_t rounds) {
   client->out = malloc(BULK);
   client->bulk = shared_memory(BULK);
   CHECK(client->in && client->out);
-  client->link = (struct hmk_link){.slot = &front.slots[slot], .policy = &policy, .bulk = client->bulk, .bulk_size = BULK};
+  client->link =
+      (struct hmk_link){.slot = &front.slots[slot], .policy = &policy, .bulk = client->bulk, .bulk_size = BULK};
   CHECK(pthread_create(&client->thread, NULL, slot == VICTIM ? victim_main : client_main, client) == 0);
 }
 
@@ -275,8 +276,9 @@ int main(int argc, char **argv) {
     sum.unbound += clients[i].unbound, sum.waited += clients[i].waited, sum.late += clients[i].late;
     sum.cancelled += clients[i].cancelled, sum.resumed += clients[i].resumed;
   }
-  printf("{\"unbound\": %lu, \"waited\": %lu, \"late\": %lu, \"cancelled\": %lu, \"resumed\": %lu, \"taken\": %lu, "
-         "\"forced\": %lu, \"promised\": %u}\n",
-         sum.unbound, sum.waited, sum.late, sum.cancelled, sum.resumed, taken_back, forced, HANGS);
+  printf(
+      "{\"unbound\": %lu, \"waited\": %lu, \"late\": %lu, \"cancelled\": %lu, \"resumed\": %lu, \"taken\": %lu, "
+      "\"forced\": %lu, \"promised\": %u}\n",
+      sum.unbound, sum.waited, sum.late, sum.cancelled, sum.resumed, taken_back, forced, HANGS);
   return 0;
 }

@@ -9,17 +9,17 @@
 
 enum {
   OP_WAITING = 40, /* WAIT until the door of the caller's slot is open; goes through and shuts it */
-  OP_HANG = 41,    /* until released */
-  OP_ROUND = 42,   /* front: call OP_BACK of the back service */
-  OP_BACK = 43     /* back: call OP_ECHO of the front service, on the stack that waits there */
+  OP_HANG = 41, /* until released */
+  OP_ROUND = 42, /* front: call OP_BACK of the back service */
+  OP_BACK = 43 /* back: call OP_ECHO of the front service, on the stack that waits there */
 };
 
 enum {
   CLIENTS = 4,
   VICTIM = CLIENTS,
   SLOTS = 64,
-  UNSERVED = 32,  /* slots from here on are never bound */
-  LIMIT = 8,      /* carriers of the front service */
+  UNSERVED = 32, /* slots from here on are never bound */
+  LIMIT = 8, /* carriers of the front service */
   RESERVED = 1,
   STACK = 2 << 20, /* what the sanitizers ask for */
   BULK = 64 << 10,

@@ -41,8 +41,12 @@ static int64_t settled(struct client *client, struct hmk_message *message) {
 static int given_up(int64_t status) { return status == HMK_E_DEADLINE || status == HMK_E_CANCELLED; }
 
 static void echo(struct client *client, uint32_t most) {
-  struct hmk_message message = {.operation = OP_ECHO, .returns = 1, .in = client->in, .out = client->out,
-                                .out_capacity = BULK, .interruptible = 1};
+  struct hmk_message message = {.operation = OP_ECHO,
+                                .returns = 1,
+                                .in = client->in,
+                                .out = client->out,
+                                .out_capacity = BULK,
+                                .interruptible = 1};
   message.in_length = (uint32_t)(draw(&client->seed) % (most + 1));
   scatter(client->in, message.in_length, &client->seed);
   int64_t status = settled(client, &message);

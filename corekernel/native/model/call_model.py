@@ -164,6 +164,7 @@ MISTAKES: dict[str, Scenario] = {
     "nested clears sleep": SCENARIOS["nested"],
     "nested reply by exchange": SCENARIOS["service dies in a call back"],
     "reply by exchange": SCENARIOS["core dies"],
+    "dead slot is filled": SCENARIOS["core dies"],
     "open over death": SCENARIOS["core dies in an unbind"],
     "cancel ignores nested": SCENARIOS["give up a call back"],
     "cancelled slot is reused": SCENARIOS["give up"],

@@ -44,10 +44,18 @@ def ended(s: State, outcome: str, **changes: object) -> State:
 
 
 def begin(s: State, sc: Scenario) -> Moves:
-    """hmk_link_ready: the next call, once an abandoned slot has been let go."""
+    """hmk_link_ready, hmk_call: the next call, once an abandoned slot was let go.
+
+    The leg of a dead slot is not touched: its carrier may live, and read it.
+    """
     if len(s.outcomes) == len(sc.calls):
         yield must("client: no more calls", s._replace(at="done"))
-    elif not s.abandoned or phase(s.word) in (REPLY, REPLY if "abandoned misses death" in sc.wrong else DIED):
+    elif phase(s.word) == DIED and not (s.abandoned and "abandoned misses death" in sc.wrong):
+        if "dead slot is filled" in sc.wrong:
+            yield must("client: link is ready", s._replace(at="fill", abandoned=False))
+        else:
+            yield must("client: sees DIED, service gone", ended(s, "no service", abandoned=False))
+    elif not s.abandoned or phase(s.word) == REPLY:
         yield must("client: link is ready", s._replace(at="fill", abandoned=False))
 
 
