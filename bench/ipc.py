@@ -93,7 +93,7 @@ def line(row: Row) -> str:
         found.append(f"{number(row.value)} {row.unit}")
     if row.note:
         found.append(f"({row.note})")
-    return f"{what:14} {who:32} {', '.join(found)}"
+    return f"{what:14} {who:34} {', '.join(found)}"
 
 
 def markdown(rows: Sequence[Row]) -> str:

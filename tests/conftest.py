@@ -191,7 +191,7 @@ class Child:
                 self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def kill(self) -> None:
-        """kill -9, unless it has ended."""
+        """Kill -9, unless it has ended."""
         if self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -319,7 +319,7 @@ class Box:
         return int(process["pid"]) if process["state"] == "up" else 0
 
     def kill(self, service: str) -> int:
-        """kill -9 the process of a service; the generation that died."""
+        """Kill -9 the process of a service; the generation that died."""
         generation = self.generation(service)
         os.kill(self.pid(service), signal.SIGKILL)
         return generation
@@ -464,7 +464,8 @@ def _ours(before: set[tuple[int, str]]) -> dict[int, str]:
             continue
         waiting.extend(kin.get(pid, []))
         if alive(pid):
-            found[pid] = " ".join(status_of(pid).get(key, "") for key in ("Name", "PPid", "State", "Uid"))
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just gone
+                found[pid] = " ".join(status_of(pid).get(key, "") for key in ("Name", "PPid", "State", "Uid"))
         elif table[pid][0] == os.getpid():
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

@@ -42,7 +42,9 @@ def started(*words: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
 
 
 def read_until(process: subprocess.Popen[str], wanted: str) -> str:

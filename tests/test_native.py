@@ -123,10 +123,9 @@ class Client:
     carriers: list[int] = field(default_factory=list)
 
     def bind(self, slot: int) -> int:
-        carrier = self.service.pool.bind(
-            7, self.frames, slot, Bound(), reserve=False, priority=PRIORITY_HIGH, charged=0
-        )
+        carrier = self.service.pool.take(reserve=False)
         assert carrier >= 0
+        self.service.pool.bind(carrier, 7, self.frames, slot, Bound(), priority=PRIORITY_HIGH, charged=0)
         self.carriers.append(carrier)
         return carrier
 

@@ -22,7 +22,7 @@ from corekernel.errors import (
     TooBig,
 )
 from services.stubs.bench_echo import BenchEchoClient
-from tests.conftest import CALL_SECONDS, Boots, Box, Child, Tell, alive, until
+from tests.conftest import Boots, Box, Child, Tell, alive, until
 from tests.faulty.service import HOLD
 
 FAULTY = """
@@ -446,6 +446,6 @@ def test_a_deadline_covers_the_wait_for_a_service_that_is_down(system: Boots) ->
     box.kill("echo")
     until(lambda: box.process("echo")["state"] == "backoff", "the death is noticed")
     started = time.monotonic()
-    with pytest.raises((DeadlineExceeded, ServiceDied)):
+    with pytest.raises(DeadlineExceeded):
         client.null()
-    assert time.monotonic() - started < CALL_SECONDS
+    assert 0.2 < time.monotonic() - started < 5.0

@@ -140,5 +140,5 @@ def test_explorer_refuses_to_conclude_from_a_part() -> None:
 
 def test_initial_state_is_a_bound_carrier_that_looks_for_a_request() -> None:
     first: State = CallModel(SCENARIOS["calls"]).initial()
-    assert [carrier.run for carrier in first.carriers] == [True]
+    assert [carrier.command for carrier in first.carriers] == ["run"]
     assert not first.carriers[0].parked

@@ -190,6 +190,10 @@ class CClient(Client):
         most = (end_ns - first_ns) // period_ns + 1
         return self._run(self._native.lib.bench_paced, most, first_ns, period_ns, end_ns)
 
+    def waits(self) -> list[int]:
+        """How replies were awaited so far: spun, yielded, slept."""
+        return self._link.waits()
+
     def _run(self, loop: Any, most: int, *arguments: int) -> Sequence[int]:
         """Run a loop of C; whenever our stack has been reclaimed, bind another and go on.
 

@@ -66,7 +66,7 @@ def measure(side: str, timetable: Timetable) -> Iterator[Row]:
     row = Row("ipc", "phone", "hmk", side, "free", clients=timetable.threads)
     cores = dataclasses.replace(row, unit="cores")
     try:
-        with boot_text(three_services(side)) as booted:
+        with boot_text(three_services(side, prebind=False)) as booted:
             patience = timetable.budget_s + GRACE_S
             outcome = cell.run(booted, lambda _, start: _load(booted, side, timetable, start), patience)
     except CellError as error:

@@ -105,16 +105,17 @@ def pinned_services() -> str:
     return "\n".join(tables)
 
 
-def three_services(side: str, most_stacks: int | None = None) -> str:
-    """Three echo services, in each of which every client thread has a stack from its first call on.
+def three_services(side: str, most_stacks: int | None = None, prebind: bool = True) -> str:
+    """Three echo services for very many threads.
 
     Args:
         side: the language of the services.
         most_stacks: what each pool may hold at most, its reserve of one aside, 15 or more; None for plenty.
+        prebind: every thread gets a stack in each at its first call to any of them.
     """
-    names = three_names(side)
+    names = list(three_names(side))
     pool = f"pool = {{ initial = 2, reserve = 1, limit = {most_stacks + 1} }}\n" if most_stacks else ""
-    head = f'inherit = "default"\n[system]\nprebind = {list(names)}\n'
+    head = f'inherit = "default"\n[system]\nprebind = {names if prebind else []}\n'
     return head + "".join(f"[service.{name}]\n{_KIND[side]}{pool}" for name in names)
 
 

@@ -17,9 +17,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import shim
 from corekernel import boot, composition
@@ -80,19 +80,15 @@ def _environment() -> dict[str, str]:
 
 def _serve(system: shim.System, name: str, argv: Sequence[str]) -> int:
     """Start the program on an attached system and see it through; its exit status."""
-    # A signal that comes between the program's start and the handlers that forward it must not be ours to die of.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-    try:
+    # Before the start: a signal that comes just after it must not be ours to die of.
+    with _Forwarding() as forwarding:
         started = _start(system, argv)
         if started is None:
             return NOT_STARTED
         number, pid = started
-        with _forwarding(system, number, pid):
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            with shim.attach(name) as waiting:
-                status = _result(waiting, number)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        forwarding.aim(system, number, pid)
+        with shim.attach(name) as waiting:
+            status = _result(waiting, number)
     return status if status >= 0 else 128 - status
 
 
@@ -132,27 +128,41 @@ def _result(waiting: shim.System, number: int) -> int:
     return result
 
 
-@contextlib.contextmanager
-def _forwarding(system: shim.System, number: int, pid: int) -> Iterator[None]:
-    """Send the program the signals that come to us."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:  # it has ended already
-        yield
-        return
+class _Forwarding:
+    """While entered, signals that come to us go to the program; those that come before `aim` wait for it."""
 
-    def forward(sent: int, frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self._waiting: list[int] = []
+        self._send: Callable[[int], None] = self._waiting.append
+        self._handlers: dict[int, Any] = {}
+        self._pidfd = -1
+
+    def __enter__(self) -> _Forwarding:
+        for number in FORWARDED:
+            self._handlers[number] = signal.signal(number, lambda sent, frame: self._send(sent))
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+
+    def aim(self, system: shim.System, number: int, pid: int) -> None:
+        """The program runs: forward to it from now on."""
         try:
-            signal.pidfd_send_signal(pidfd, sent)
-        except ProcessLookupError:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:  # it has ended already
             return
-        except PermissionError:  # the program has a user id of its own, and we are not root
-            system.procmgr.kill(number, sent)
 
-    before = {sent: signal.signal(sent, forward) for sent in FORWARDED}
-    try:
-        yield
-    finally:
-        for sent, handler in before.items():
-            signal.signal(sent, handler)
-        os.close(pidfd)
+        def send(sent: int) -> None:
+            try:
+                signal.pidfd_send_signal(self._pidfd, sent)
+            except ProcessLookupError:
+                return
+            except PermissionError:  # the program has a user id of its own, and we are not root
+                system.procmgr.kill(number, sent)
+
+        self._send = send
+        for sent in self._waiting:
+            send(sent)

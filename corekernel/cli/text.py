@@ -37,13 +37,13 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]
 
 
 def user(uid: int) -> str:
-    """A host user id as people read it: its name where the host knows one."""
+    """A host user id in one word: its name where the host knows one."""
     if uid == os.getuid():
         return "you" if uid else "root"
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {uid}"
+        return str(uid)
 
 
 def amount(count: float) -> str:

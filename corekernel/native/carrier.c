@@ -104,8 +104,12 @@ static int serve_request(struct hmk_carrier *carrier, uint32_t state) {
   HMK_SET(leg->charged, record->handler);
   if (HMK_GET(pool->shared->observe)) hmk_observe(pool, context, carrier->cpu, started, ended, status);
   hmk_publish(context, leg, status);
-  /* A caller that cancelled meanwhile finds the slot usable again. */
-  return (hmk_exchange(&leg->state, HMK_STATE(sequence, HMK_PHASE_REPLY)) & HMK_SLEEP) != 0;
+  /* A caller that cancelled meanwhile finds the slot usable again; death is final. */
+  uint32_t old = hmk_load(&leg->state);
+  do {
+    if (HMK_PHASE(old) == HMK_PHASE_DIED) return 0;
+  } while (!hmk_swap(&leg->state, &old, HMK_STATE(sequence, HMK_PHASE_REPLY)));
+  return (old & HMK_SLEEP) != 0;
 }
 
 static void serve_call(struct hmk_carrier *carrier, uint32_t state) {

@@ -96,11 +96,11 @@ int64_t hmk_collect_leg(struct hmk_link *link, struct hmk_leg *leg, const struct
 /* Give the call up: the slot stays the carrier's until it answers. Fails when the answer is already there. */
 static int abandon(struct hmk_link *link, struct hmk_leg *leg) {
   uint32_t state = hmk_load(&leg->state);
-  for (;;) {
+  do {
     uint32_t phase = HMK_PHASE(state);
-    if (phase != HMK_PHASE_REQUEST && phase != HMK_PHASE_NESTED_REPLY) return 0;
-    if (hmk_swap(&leg->state, &state, HMK_STATE(HMK_SEQUENCE(state), HMK_PHASE_CANCELLED))) break;
-  }
+    if (phase != HMK_PHASE_REQUEST && phase != HMK_PHASE_NESTED && phase != HMK_PHASE_NESTED_REPLY) return 0;
+  } while (!hmk_swap(&leg->state, &state, HMK_STATE(HMK_SEQUENCE(state), HMK_PHASE_CANCELLED)));
+  if (state & HMK_SLEEP) hmk_wake(&leg->state); /* a carrier that called back into us */
   set_busy(link, ABANDONED);
   return 1;
 }
@@ -116,6 +116,11 @@ static void serve_nested(struct hmk_link *link, struct hmk_slot *slot) {
     if (HMK_PHASE(state) != HMK_PHASE_NESTED) return; /* the service died meanwhile, and that is final */
   } while (!hmk_swap(&slot->leg[0].state, &state, HMK_STATE(link->sequence, HMK_PHASE_NESTED_REPLY)));
   if (state & HMK_SLEEP) hmk_wake(&slot->leg[0].state);
+}
+
+/* A reply of WAIT is no end: the link stays taken while its condition is waited for. */
+static int64_t concluded(struct hmk_link *link, int64_t status) {
+  return status == HMK_E_WAIT ? status : end(link, status);
 }
 
 static int64_t await(struct hmk_link *link, const struct hmk_message *message) {
@@ -139,7 +144,7 @@ static int64_t await(struct hmk_link *link, const struct hmk_message *message) {
     }
     switch (HMK_PHASE(wait.state)) {
       case HMK_PHASE_REPLY:
-        return end(link, hmk_collect_leg(link, leg, message));
+        return concluded(link, hmk_collect_leg(link, leg, message));
       case HMK_PHASE_DIED:
         return end(link, HMK_E_DIED);
       case HMK_PHASE_NESTED:
@@ -147,7 +152,7 @@ static int64_t await(struct hmk_link *link, const struct hmk_message *message) {
           serve_nested(link, link->slot);
           continue;
         }
-        /* fall through */
+        return abandon(link, leg) ? HMK_E_BAD_FRAME : end(link, HMK_E_BAD_FRAME); /* not from this one */
       default: /* a transition that nobody may make */
         return end(link, HMK_E_BAD_FRAME);
     }
@@ -171,6 +176,8 @@ static int64_t await_condition(struct hmk_link *link, const struct hmk_message *
 
 static int64_t start(struct hmk_link *link, const struct hmk_message *message) {
   struct hmk_leg *leg = &link->slot->leg[0];
+  /* A dead slot may still have a carrier that reads it: leave it alone. */
+  if (HMK_PHASE(hmk_load(&leg->state)) == HMK_PHASE_DIED) return end(link, HMK_E_NO_SERVICE);
   int64_t status = hmk_fill_leg(link, leg, message);
   if (status == HMK_OK) status = submit(link, leg);
   return status == HMK_OK ? HMK_OK : end(link, status);

@@ -19,9 +19,11 @@ void hmk_notify(struct hmk_slot *slot) {
 /* End whatever goes on in a slot of a dead service. */
 void hmk_frames_kill(struct hmk_slot *slots, uint32_t index) {
   uint32_t *word = &slots[index].leg[0].state;
-  uint32_t old = hmk_exchange(word, HMK_STATE(HMK_SEQUENCE(hmk_load(word)), HMK_PHASE_DIED));
-  if (old & HMK_SLEEP) hmk_wake(word);
+  hmk_exchange(word, HMK_STATE(HMK_SEQUENCE(hmk_load(word)), HMK_PHASE_DIED));
   hmk_notify(&slots[index]);
+  /* Whether or not the flags say that somebody sleeps: the dead may have cleared them and not come to the wake. */
+  hmk_wake(word);
+  hmk_wake(&slots[index].leg[0].wait_word);
 }
 
 uint64_t hmk_now(void) { return hmk_ticks(); }

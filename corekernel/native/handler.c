@@ -152,6 +152,7 @@ int64_t hmk_call_back(struct hmk_context *context, const struct hmk_message *mes
     why = hmk_wait_phase(&wait);
   } while (why == HMK_WAIT_SIGNAL);
   if (why == HMK_WAIT_COMMAND) return HMK_E_DIED;
+  if (HMK_PHASE(wait.state) == HMK_PHASE_CANCELLED) return HMK_E_CANCELLED;
   if (HMK_PHASE(wait.state) != HMK_PHASE_NESTED_REPLY) return HMK_E_BAD_FRAME;
   return hmk_collect_leg(result, &context->slot->leg[1], message);
 }

@@ -228,12 +228,13 @@ int hmk_pool_shrink(struct hmk_pool *pool, uint32_t count) {
   return (int)ended;
 }
 
-/* The slot becomes callable: whatever its state word held, it is now ready, with the sequence it had. */
+/* The slot becomes callable: whatever its state word held, it is now ready, with the sequence it had. Death is final. */
 static void open_slot(struct hmk_carrier *carrier) {
   uint32_t *word = &carrier->slot->leg[0].state;
   uint32_t state = hmk_load(word);
   do {
     carrier->sequence = HMK_SEQUENCE(state);
+    if (HMK_PHASE(state) == HMK_PHASE_DIED) return;
   } while (!hmk_swap(word, &state, HMK_STATE(HMK_SEQUENCE(state), HMK_PHASE_REPLY)));
 }
 

@@ -56,9 +56,7 @@ def _take(s: State, sc: Scenario) -> Moves:
     """hmk_pool_take: any parked carrier."""
     for i, c in enumerate(s.carriers):
         if c.parked:
-            after = s._replace(control="bind.load", target=i)
-            if "taken before told" in sc.wrong:
-                after = with_carrier(after, i, parked=False)
+            after = with_carrier(s, i, parked=False)._replace(control="bind.load", target=i)
             yield must(f"control: takes carrier {i}", after)
 
 
@@ -74,9 +72,7 @@ def _bind(s: State, sc: Scenario) -> Moves:
         fails = s._replace(control="bind.load", control_seen=0)
         yield must("control: open_slot swaps", after if s.word == s.control_seen else fails)
     elif s.control == "bind.run":
-        yield must("control: RUN", with_carrier(s, i, run=True)._replace(control="bind.taken"))
-    elif s.control == "bind.taken":
-        yield must("control: no longer parked", with_carrier(s, i, parked=False)._replace(control="bind.wake"))
+        yield must("control: RUN", with_carrier(s, i, command="run")._replace(control="bind.wake"))
     else:
         after = wake_command(s, i)._replace(control="idle")
         yield must("control: bound", after._replace(at="fill") if s.at == "unbound" else after)
@@ -89,7 +85,7 @@ def _unbind(s: State, sc: Scenario) -> Moves:
     elif s.control == "unbind.swap":
         yield from _close_swap(s, sc)
     elif s.control == "unbind.command":
-        after = with_carrier(s, i, run=False)
+        after = with_carrier(s, i, command="parked" if "parks only once" in sc.wrong else "park")
         leaves = "rebind before parked" in sc.wrong and not s.forced
         yield must("control: PARK", after._replace(control="idle" if leaves else "unbind.poll"))
     elif s.carriers[i].parked:

@@ -48,29 +48,31 @@ def step(text: str, s: State, i: int, **changes: object) -> Moves:
 
 def serve(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In serve: load the command."""
-    return step("looks for a request", s, i, at="load") if c.run else step("leaves", s, i, at="park")
+    if c.command == "run":
+        return step("looks for a request", s, i, at="load")
+    return step("leaves", s, i, at="park")
 
 
 def load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In ended: load the word."""
     if phase(s.word) == NESTED if c.nested else not _calls_for(s.word, sc):
         return step("nothing yet", s, i, at="command", seen=s.word)
-    to = "nested.collect" if c.nested else _calls_for(s.word, sc)
+    to = "nested.collect" if c.nested else "answer"
     return step(f"sees {s.word:#x}", s, i, at=to, seen=s.word, result=AGAIN)
 
 
 def _calls_for(word: int, sc: Scenario) -> str:
-    """What a bound carrier must do about a word: serve a request, let go of one given up unseen, or nothing."""
+    """What a bound carrier must do about a word: serve a request, drop one given up unseen, or nothing."""
     if phase(word) == CANCELLED and "given up unseen is ignored" not in sc.wrong:
-        return "let.go"
+        return "drop"
     return "admit" if phase(word) == REQUEST else ""
 
 
 def command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In slumber: load the command; then what the last sleep said."""
-    if not c.run and c.nested:
+    if c.command != "run" and c.nested:
         return step("told to leave a call back", s, i, at="publish", seen=0, result=AGAIN, nested=False, status=DIED)
-    if not c.run or c.result == EINTR:
+    if c.command != "run" or c.result == EINTR:
         return step("ends its wait", s, i, at="load" if c.nested else "serve", seen=0, result=AGAIN)
     return step("goes to sleep", s, i, at="futex" if c.seen & SLEEP else "sleep.swap", result=AGAIN)
 
@@ -98,6 +100,13 @@ def sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 # ---- one call: serve_call() ----
 
 
+def answer(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In answer: load the command once more; then serve or drop what was seen."""
+    if c.command != "run" and "rebind before parked" not in sc.wrong:
+        return step("leaves it to the next carrier", s, i, at="serve", seen=0)
+    return step("answers", s, i, at=_calls_for(c.seen, sc) or "serve")
+
+
 def admit(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In admit: copy the leg, check the sequence, start the handler."""
     number, bit = sequence(c.seen), 1 << sequence(c.seen)
@@ -119,12 +128,13 @@ def _wrong_run(s: State, i: int, number: int, forged: bool) -> str:
     return ""
 
 
-def let_go(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In serve: a request given up before its carrier saw it is not run, and its slot is usable again."""
+def drop(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In drop_call: a request given up before its carrier saw it is not run, and its slot is usable again."""
     number = sequence(c.seen)
-    if not sc.hostile:
-        s = s._replace(ran=s.ran | 1 << number)
-    return step("lets go of a given-up request", s, i, at="reply", seen=0, sequence=number)
+    if s.word == c.seen:
+        ran = s.ran if sc.hostile else s.ran | 1 << number
+        s = s._replace(word=word_of(number, REPLY), ran=ran)
+    return step("drops a request given up unseen", s, i, at="serve", seen=0, sequence=number)
 
 
 def _order(sc: Scenario) -> tuple[str, ...]:
@@ -226,30 +236,30 @@ def wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def park(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In park: on the free list again."""
-    return step("is parked", s, i, at="park.parked", parked=True, sequence=0, seen=0, spent=0)
+    """In hmk_park: the carrier says itself that it has obeyed."""
+    return step("PARKED", s, i, at="park.free", command="parked", seen=0)
 
 
-def park_parked(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In carrier_main: load `parked`, before the command: a carrier told RUN, then PARK, parks once more."""
-    return step("loads parked", s, i, at="park.load", seen=int(c.parked or "parks only once" in sc.wrong))
+def park_free(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In hmk_park: on the free list again, and `parked`."""
+    return step("is parked", s, i, at="park.load", parked=True, sequence=0, spent=0)
 
 
 def park_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In carrier_main: load the command."""
-    if c.run:
-        return step("is told to run", s, i, at="serve", seen=0)
-    return step("stays parked", s, i, at="park.futex", seen=0) if c.seen else step("leaves", s, i, at="park")
+    """In hmk_carrier_main: load the command; one told RUN and then PARK parks once more."""
+    if c.command == "parked":
+        return step("stays parked", s, i, at="park.futex")
+    return step("is told something", s, i, at="serve")
 
 
 def park_futex(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """futex_wait on the command: a private word."""
-    return step("waits for a command", s, i, at="park.parked" if c.run else "park.sleeping")
+    """In futex_wait on the command: a private word."""
+    return step("waits for a command", s, i, at="park.sleeping" if c.command == "parked" else "park.load")
 
 
 def park_sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In futex_wait on the command."""
-    yield may(f"carrier {i}: wakes spuriously", with_carrier(s, i, at="park.parked"))
+    yield may(f"carrier {i}: wakes spuriously", with_carrier(s, i, at="park.load"))
 
 
 # ---- polled: poller_main(), one thread for all carriers; each carrier's turn is modelled as its own steps ----
@@ -261,13 +271,16 @@ def poll(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def poll_command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In poller_main: load the command."""
-    return step("polled: loads the command", s, i, at="poll.word" if c.run else "park")
+    """In hmk_poller_main: load the command."""
+    to = {"run": "poll.word", "park": "park"}.get(c.command, "poll")
+    if to == "poll" and "taken before told" in sc.wrong:
+        to = "park"
+    return step("polled: loads the command", s, i, at=to)
 
 
 def poll_word(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In poller_main: load the word."""
-    return step(f"polled: {s.word:#x}", s, i, at=_calls_for(s.word, sc) or "poll", seen=s.word)
+    """In hmk_poller_main: load the word."""
+    return step(f"polled: {s.word:#x}", s, i, at="answer", seen=s.word)
 
 
 STEPS: Mapping[str, Step] = {
@@ -278,7 +291,8 @@ STEPS: Mapping[str, Step] = {
     "futex": futex,
     "sleeping": sleeping,
     "admit": admit,
-    "let.go": let_go,
+    "answer": answer,
+    "drop": drop,
     "sample": sample,
     "register": register,
     "test": test,
@@ -292,7 +306,7 @@ STEPS: Mapping[str, Step] = {
     "reply.swap": reply_swap,
     "wake": wake,
     "park": park,
-    "park.parked": park_parked,
+    "park.free": park_free,
     "park.load": park_load,
     "park.futex": park_futex,
     "park.sleeping": park_sleeping,
@@ -300,7 +314,7 @@ STEPS: Mapping[str, Step] = {
 POLLED: Mapping[str, Step] = {
     **STEPS,
     "serve": poll,
-    "park.parked": poll,
+    "park.load": poll,
     "poll": poll,
     "poll.command": poll_command,
     "poll.word": poll_word,
@@ -315,6 +329,6 @@ def carriers(s: State, sc: Scenario) -> Moves:
             continue
         for move in steps[c.at](s, i, c, sc):
             after = move.after.carriers[i]
-            if sc.hostile and not after.run and not after.parked and move.must:
+            if sc.hostile and after.command == "park" and move.must:
                 move = must(move.label, with_carrier(move.after, i, spent=after.spent + 1))
             yield move

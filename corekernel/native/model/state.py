@@ -44,10 +44,10 @@ def word_of(number: int, bits: int) -> int:
 
 
 class Carrier(NamedTuple):
-    """A carrier: its program counter, private variables, and its command word (`run`)."""
+    """A carrier: its program counter, private variables, and its command word."""
 
-    at: str = "park.parked"
-    run: bool = False
+    at: str = "park.load"
+    command: str = "parked"  # run, park, parked: COMMAND_* of carrier.h
     parked: bool = True
     sequence: int = 0
     seen: int = 0
@@ -186,7 +186,7 @@ def wake_wait_word(state: State) -> State:
 
 def wake_command(state: State, index: int) -> State:
     """futex_wake on a carrier's command word."""
-    return with_carrier(state, index, at="park.parked") if state.carriers[index].at == "park.sleeping" else state
+    return with_carrier(state, index, at="park.load") if state.carriers[index].at == "park.sleeping" else state
 
 
 def kick(state: State, index: int) -> State:

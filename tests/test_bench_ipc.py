@@ -1,0 +1,286 @@
+"""hmk's half of `bench ipc`: every case gives whole, true rows; no test here judges a time.
+
+That replies are right is checked in each cell by the client itself, during its warm-up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import shim
+from bench import ipc, placement
+from bench.hmk import cell, crowd, latency, phone, plan, resting, system, threads
+from bench.hmk.cell import CellError, Start
+from bench.hmk.client import CClient, Task
+from bench.hmk.phone import Timetable
+from bench.hmk.system import Booted
+from bench.placement import HOG_NOTES
+from bench.stats import PLACEMENTS, SIDES, Row, dump_row, parse_row, read_rows, write_rows
+
+BRIEF_S = 0.005
+TINY = dataclasses.replace(
+    plan.QUICK,
+    budget_s=BRIEF_S,
+    crowd_s=BRIEF_S,
+    sizes=(0, 65536),
+    clients=(2,),
+    runs=1,
+    threads=12,
+    squeezed=60,
+    phone_s=0.2,
+    phone_per_s=300,
+    idle_s=0.1,
+    boots=1,
+    peers_s=0.002,
+)
+
+
+@pytest.fixture(scope="module")
+def booted() -> Iterator[Booted]:
+    with system.boot_text(system.pinned_services()) as running:
+        yield running
+
+
+def whole(rows: list[Row]) -> None:
+    """Every row was measured, and survives being stored."""
+    for row in rows:
+        assert row.n > 0, row
+        assert parse_row(dump_row(row).encode()) == row
+
+
+# Latency
+
+
+def test_null_gives_one_row_a_placement_and_side_and_then_the_repeated_runs(booted: Booted) -> None:
+    rows = list(latency.null(booted, TINY))
+    whole(rows)
+    cells = [(row.side, row.placement) for row in rows if row.value is None]
+    assert sorted(cells) == sorted((side, place) for side in SIDES for place in PLACEMENTS)
+    runs = [(row.side, row.placement, row.value) for row in rows if row.value is not None]
+    assert runs == [(side, "free", float(run)) for side in SIDES for run in range(TINY.runs)]
+    assert all(0 < row.p50_ns <= row.p99_ns for row in rows)
+    assert all(row.cpu_us_per_call and row.cpu_us_per_call > 0 for row in rows)
+
+
+def test_echo_gives_a_row_for_every_size_inline_and_shared(booted: Booted) -> None:
+    rows = list(latency.echo(booted, TINY))
+    whole(rows)
+    assert {row.case for row in rows} == {"echo"}
+    cells = sorted((row.side, row.placement, row.payload_bytes) for row in rows)
+    assert cells == sorted((side, place, size) for side in SIDES for place in PLACEMENTS for size in TINY.sizes if size)
+
+
+def test_hog_rows_carry_the_notes_by_which_they_are_compared(booted: Booted) -> None:
+    rows = list(latency.hog(booted, TINY))
+    whole(rows)
+    assert sorted((row.side, row.note) for row in rows) == sorted((s, n) for s in SIDES for n in HOG_NOTES)
+    assert {(row.case, row.placement) for row in rows} == {("hog", "same-core")}
+
+
+def test_placement_that_the_machine_cannot_give_is_a_row_with_the_reason(
+    booted: Booted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "cpus", lambda: [0])
+    row = latency.measure(booted, "c", "cross-core", 0, BRIEF_S)
+    assert (row.n, row.note) == (0, "needs 2 CPUs, 1 available")
+    assert "cross_core" not in system.pinned_services()
+
+
+def test_pinned_service_runs_where_its_placement_says(booted: Booted) -> None:
+    where = placement.placement("same-core")
+
+    def carriers(_: int, start: Start) -> list[set[int]]:
+        start()
+        attached = shim.attach(booted.name)
+        attached.client("cecho_same_core").null()
+        attached.client("cecho_same_core").null()
+        name = "cecho_same_core"
+        pid = next(p["pid"] for p in attached.ask("status")["processes"] if p["name"] == name)
+        return [os.sched_getaffinity(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")]
+
+    assert {where.server} in cell.run(booted, carriers, 1.0).results[0]
+
+
+# Several clients
+
+
+def test_clients_and_chains_tell_rate_and_fairness(booted: Booted) -> None:
+    rows = list(crowd.clients(booted, TINY)) + [
+        crowd.measure(booted, f"chain{depth}", Task(side, crowd.FIRST_OF_CHAIN[side], depth=depth, budget_s=BRIEF_S), 2)
+        for depth in (2, 3)
+        for side in SIDES
+    ]
+    whole(rows)
+    assert [(row.case, row.side) for row in rows] == [
+        (case, side) for case in ("clients", "chain2", "chain3") for side in ("c", "python")
+    ]
+    assert all(row.clients == 2 and row.per_s and row.fairness is not None for row in rows)
+
+
+def test_chain_that_is_cut_short_is_not_measured(booted: Booted) -> None:
+    for side, end_of_chain in (("c", "cchain_c"), ("python", "chain_c")):
+        task = Task(side, end_of_chain, depth=2, budget_s=BRIEF_S)
+        row = crowd.measure(booted, "chain2", task, 1)
+        assert row.n == 0 and row.note is not None and row.note.startswith("PeerError"), row
+
+
+# Cells
+
+
+def test_failure_of_one_client_fails_the_cell_with_its_reason(booted: Booted) -> None:
+    def body(index: int, start: Start) -> None:
+        if index == 1:
+            raise RuntimeError("out of luck")
+        start()
+
+    with pytest.raises(CellError, match="RuntimeError: out of luck"):
+        cell.run(booted, body, BRIEF_S, 3)
+
+
+def test_client_that_is_killed_fails_the_cell_at_once(booted: Booted) -> None:
+    def body(index: int, start: Start) -> None:
+        if index == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        start()
+
+    began = time.monotonic()
+    with pytest.raises(CellError, match="a client died"):
+        cell.run(booted, body, BRIEF_S, 2)
+    assert time.monotonic() - began < cell.GRACE_S
+
+
+def test_clients_start_together_once_all_are_ready(booted: Booted) -> None:
+    def body(index: int, start: Start) -> tuple[int, int]:
+        ready = time.monotonic_ns()
+        start()
+        return ready, time.monotonic_ns()
+
+    results = cell.run(booted, body, BRIEF_S, 4).results
+    assert max(ready for ready, _ in results) <= min(started for _, started in results)
+
+
+def test_samples_are_those_of_calls_that_the_service_served(booted: Booted) -> None:
+    def body(_: int, start: Start) -> tuple[int, int]:
+        attached = shim.attach(booted.name)
+        caller = CClient(attached, Task("c", "cecho"))
+        before = _served(attached, "cecho")
+        start()
+        made = len(caller.some_calls(BRIEF_S, 500))
+        return made, _served(attached, "cecho") - before
+
+    made, served = cell.run(booted, body, BRIEF_S).results[0]
+    assert made == served > 0
+
+
+def _served(attached: shim.System, name: str) -> int:
+    services = [s for p in attached.ask("status")["processes"] for s in p["services"]]
+    return int(next(s["totals"]["calls"] for s in services if s["name"] == name))
+
+
+def test_cpu_time_is_that_of_the_host_clock() -> None:
+    before = time.process_time_ns()
+    measured = system.cpu_ns([os.getpid()])
+    assert before <= measured <= time.process_time_ns()
+
+
+def test_cpu_time_of_processes_that_are_gone_is_left_out() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert system.cpu_ns([child]) == 0
+
+
+@pytest.mark.parametrize("variant", ["hmk:spin", "hmk:blocking"])
+def test_variant_waits_as_its_name_says(variant: str) -> None:
+    def body(_: int, start: Start) -> list[int]:
+        attached = shim.attach(running.name)
+        caller = CClient(attached, Task("c", "cecho"))
+        start()
+        caller.some_calls(10, 200)
+        return caller.waits()
+
+    with system.boot("bench", variant) as running:
+        spun, yielded, slept = cell.run(running, body, BRIEF_S).results[0]
+    assert spun + yielded + slept == 200
+    assert yielded == 0
+    assert slept > 0 if variant == "hmk:blocking" else spun > 0
+
+
+# Threads, phone, rest
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_stacks_are_counted_and_weighed(side: str) -> None:
+    row = threads.cost(side, TINY.threads)
+    whole([row])
+    assert row.n == TINY.threads * 3 * threads.CALLS
+    assert row.note is not None and row.note.startswith(f"{TINY.threads * 3} stacks bound")
+    assert (row.unit, row.clients) == ("KiB/stack", TINY.threads)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_no_call_fails_with_stacks_for_a_quarter_of_the_threads(side: str) -> None:
+    row = threads.shortage(side, TINY.squeezed)
+    whole([row])
+    assert row.n == TINY.squeezed * 3 * threads.CALLS
+    assert (row.unit, row.value) == ("failed calls", 0.0)
+
+
+def test_paced_threads_call_on_their_timetable() -> None:
+    timed, cores = phone.measure("c", Timetable(TINY.threads, TINY.phone_per_s, TINY.phone_s))
+    whole([timed, cores])
+    assert 0 < timed.n <= TINY.phone_per_s * TINY.phone_s
+    assert timed.per_s is not None and timed.clients == TINY.threads
+    assert cores.unit == "cores" and cores.value is not None and cores.value > 0
+
+
+def test_idle_and_boot_are_measured_on_the_default_composition() -> None:
+    rows = [*resting.idle(TINY), *resting.boots(TINY)]
+    whole(rows)
+    assert [(row.case, row.unit) for row in rows] == [("idle", "%"), ("boot", "s")]
+    assert rows[1].value is not None and rows[1].value > 0
+
+
+# The command
+
+
+def test_command_measures_what_it_is_asked_for_and_stores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ipc, "QUICK", TINY)
+    stored = tmp_path / "rows.json"
+    assert ipc.main(["--quick", "--only", "boot", "--json", str(stored)]) == 0
+    rows = read_rows(stored)
+    assert [row.case for row in rows] == ["boot"]
+    output = capsys.readouterr()
+    assert "ipc boot" in output.out and "boot to first call: <= 0.5 s" in output.out
+    assert len(output.err.splitlines()) == len(rows)
+
+
+def test_run_measures_hmk_peers_and_limits_in_the_same_cells() -> None:
+    rows = list(ipc.measure(dataclasses.replace(TINY, sizes=(0,), runs=0), ["null"]))
+    systems = {row.system for row in rows if row.placement == "same-core"}
+    assert {"hmk", "hmk:spin", "hmk:blocking", "os.pipe", "iceoryx2", "raw-futex"} <= systems
+    assert {row.case for row in rows} == {"null"}
+
+
+def test_stored_rows_give_the_report_of_their_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored, page = tmp_path / "rows.json", tmp_path / "page.md"
+    write_rows(stored, [Row("ipc", "boot", "hmk", "python", "free", n=3, unit="s", value=0.25)])
+    assert ipc.main(["--read", str(stored), "--markdown", str(page)]) == 0
+    assert "boot 0.250 s" in capsys.readouterr().out
+    assert "| boot to first call | <= 0.5 s | boot 0.250 s | met |" in page.read_text()
+
+
+def test_unknown_case_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ipc.main(["--only", "nul"])
+    assert "no case 'nul'; there are null, echo" in capsys.readouterr().err
