@@ -78,7 +78,7 @@ $(VENV)/.runtime: $(VENV)/.made $(MANIFEST)
 $(VENV)/.bench: $(VENV)/.runtime
 	$(call install,bench)
 
-$(VENV)/.dev: $(VENV)/.bench
+$(VENV)/.dev: $(VENV)/.runtime
 	$(call install,dev)
 
 # --force: setuptools does not know which headers a source includes; the stamp does.

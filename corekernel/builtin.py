@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from corekernel import namespaces
 from corekernel.errors import Denied, NoSuchService, ServiceError
 from corekernel.interface import copied
 from corekernel.port import Caller
@@ -26,6 +28,25 @@ if TYPE_CHECKING:
 
 MAX_SERIAL_READ = 3500
 WORD = 8
+
+_SETRESUID, _SETRESGID, _SAME = 117, 119, -1
+
+
+def _limit_as(uid: int, pid: int, kind: int, limits: tuple[int, int]) -> None:
+    """Set a limit as the process's own user may: root in a container often lacks CAP_SYS_RESOURCE.
+
+    The raw calls change this thread alone, and only its real ids, which is what the host compares.
+    """
+    own = os.getuid(), os.getgid()
+    try:
+        if uid != own[0]:
+            namespaces.syscall(_SETRESGID, uid, _SAME, _SAME)
+            namespaces.syscall(_SETRESUID, uid, _SAME, _SAME)
+        resource.prlimit(pid, kind, limits)
+    finally:
+        if uid != own[0]:
+            namespaces.syscall(_SETRESUID, own[0], _SAME, _SAME)
+            namespaces.syscall(_SETRESGID, own[1], _SAME, _SAME)
 
 
 class CoreService(CoreServer):
@@ -155,7 +176,7 @@ class CoreService(CoreServer):
             raise ServiceError(errno.ESRCH, f"{process} is not a process that the core started")
         values = [resource.RLIM_INFINITY if v >> 63 else v for v in (soft, hard)]
         try:
-            resource.prlimit(client.spawned.pid, kind, (values[0], values[1]))
+            _limit_as(client.uid, client.spawned.pid, kind, (values[0], values[1]))
         except ProcessLookupError as error:
             raise ServiceError(errno.ESRCH, str(error)) from error
         except (PermissionError, ValueError) as error:

@@ -208,7 +208,7 @@ class Clients:
             raise ValueError(f"this system speaks ABI {ABI_VERSION}")
         client.greeted = True
         if client.service is None and not client.program:
-            client.name = str(message.get("name", ""))[:32]
+            client.name = printable(str(message.get("name", "")))
             self._kernel.programs.enter(client)
         services = {
             i.name: [self._kernel.supervisor.process_of(i.name).number, i.spec.interface]
@@ -288,8 +288,8 @@ class Clients:
     def _buffer(self, client: Client, message: Message, fds: list[int]) -> None:
         opened = self._current(client, message)
         slot, size = int(message["slot"]), int(message["size"])
-        if not 0 < size <= MAX_BULK_BYTES or size % 4096:
-            raise TooBig(f"a buffer takes 1 to {MAX_BULK_BYTES} bytes, in whole pages")
+        if not SMALLEST_BUFFER <= size <= MAX_BULK_BYTES or size % 4096:
+            raise TooBig(f"a buffer takes {SMALLEST_BUFFER} to {MAX_BULK_BYTES} bytes, in whole pages")
         if slot not in opened.bound:
             raise Denied("that slot is not bound")
         used = self._kernel.objects.usage(client.number, Kind.BUFFER)
@@ -308,6 +308,7 @@ class Clients:
             fd = self._kernel.objects.grant(made, client.number, Rights.WRITE)
             self.answer(client, message, {"size": size}, [fd])
             os.close(fd)
+            self._kernel.objects.hand_over(made)
 
         fd = self._kernel.objects.grant(made, opened.instance.number, Rights.WRITE)
         request = {"do": "buffer", "service": opened.instance.name, "client": client.number}
@@ -358,6 +359,11 @@ class Clients:
                 for slot in opened.bound:
                     opened.frames.kill(slot)
                 self._kernel.objects.release(opened.made)
+
+
+def printable(name: str) -> str:
+    """At most 32 characters that are one byte each wherever the name is shown."""
+    return "".join(c if c.isascii() and c.isprintable() and c not in '"\\\\' else "?" for c in name[:32])
 
 
 def _code(error: HmkError) -> str:

@@ -375,7 +375,9 @@ class Host:
 
     def _buffer(self, message: Message, fds: list[int]) -> Message:
         local = self._locals[message["service"]]
-        carrier = local.by_slot[message["client"], message["slot"]]
+        carrier = local.by_slot.get((message["client"], message["slot"]))
+        if carrier is None:
+            raise NoSuchService("that slot is not bound any more")
         mapping = Mapping(fds[0], message["size"])
         local.buffers.setdefault(carrier, []).append(mapping)
         local.records[carrier].bulk = memoryview(mapping.memory).toreadonly()

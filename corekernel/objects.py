@@ -61,8 +61,8 @@ class KernelObject:
     grants: list[Grant] = field(default_factory=list)
 
     def resident(self) -> int:
-        """Bytes of memory it takes now."""
-        return os.fstat(self.fd).st_blocks * 512
+        """Bytes of memory it takes now; of an object handed over, at most."""
+        return os.fstat(self.fd).st_blocks * 512 if self.fd >= 0 else self.size
 
 
 class ObjectTable:
@@ -95,7 +95,9 @@ class ObjectTable:
 
     def grant(self, made: KernelObject, grantee: int, rights: Rights) -> int:
         """Record a grant and return a descriptor for it; the caller closes it once sent."""
-        made.grants.append(Grant(made.number, grantee, rights))
+        given = Grant(made.number, grantee, rights)
+        if given not in made.grants:
+            made.grants.append(given)
         if rights is Rights.WRITE:
             return os.dup(made.fd)
         return os.open(f"/proc/self/fd/{made.fd}", os.O_RDONLY | os.O_CLOEXEC)
@@ -118,10 +120,16 @@ class ObjectTable:
             if made.owner == grantee and made.kind is not Kind.STATE:
                 self.release(made)
 
+    def hand_over(self, made: KernelObject) -> None:
+        """Keep an object on its account only: nobody else will be granted it, so it shall cost no descriptor."""
+        if made.fd >= 0:
+            os.close(made.fd)
+            made.fd = -1
+
     def release(self, made: KernelObject) -> None:
         """Free an object; holders keep their mappings until they unmap."""
         if self._objects.pop(made.number, None):
-            os.close(made.fd)
+            self.hand_over(made)
 
     def usage(self, owner: int, kind: Kind) -> int:
         """Bytes promised to an owner in objects of one kind."""

@@ -70,6 +70,8 @@ def _report(status: Channel, error: BaseException) -> None:
         message = {"errno": error.errno, "error": error.strerror or str(error), "path": path}
     elif isinstance(error, ImportError):
         message["errno"] = errno.ENOENT
+    elif isinstance(error, ValueError):  # an argument or an environment that no program can be given
+        message["errno"] = errno.EINVAL
     try:
         status.send(message)
     except ChannelError:

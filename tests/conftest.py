@@ -95,7 +95,7 @@ def process_table() -> dict[int, tuple[int, str]]:
 
 
 def in_futex(pid: int) -> bool:
-    """Whether a process's main thread sleeps in a futex: of a client, that it waits for a reply or a condition."""
+    """Whether a thread (a pid means the main one) sleeps in a futex: of a client, that it waits in a call."""
     try:
         return Path(f"/proc/{pid}/syscall").read_text().startswith(_FUTEX + " ")
     except (FileNotFoundError, ProcessLookupError):
@@ -433,7 +433,7 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 @pytest.fixture
 def shared(_shared: Box) -> Iterator[Box]:
-    """A system of the composition `bench` for all tests of a module that break nothing; each leaves its pools settled."""
+    """A system of the composition `bench` for all tests of a module; each must leave its pools settled."""
     yield _shared
     _shared.settle()
     _shared.children.clear()

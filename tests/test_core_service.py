@@ -14,7 +14,7 @@ import pytest
 import shim
 from corekernel.errors import DeadlineExceeded, ServiceError
 from corekernel.process_table import RECORD_BYTES
-from tests.conftest import Box, Tell, boot_box, until
+from tests.conftest import Box, Tell, boot_box, in_futex, until
 from tests.test_procmgr import refusal
 
 MS = 1_000_000
@@ -120,8 +120,7 @@ def test_a_deleted_timer_ends_the_wait_for_it(system: shim.System) -> None:
 
     waiting = threading.Thread(target=body)
     waiting.start()
-    waits = os.path.join("/proc/self/task", str(waiting.native_id), "syscall")
-    until(lambda: open(waits).read().startswith("202 "), "the thread waits")
+    until(lambda: in_futex(waiting.native_id or 0), "the thread waits")
     system.core.timer_delete(timer)
     waiting.join(10)
     assert ended == [errno.EINVAL]
@@ -188,8 +187,7 @@ def test_a_read_waits_for_input_and_takes_no_more_than_asked(system: shim.System
     got: list[bytes] = []
     reading = threading.Thread(target=lambda: got.append(system.core.serial_read(5)))
     reading.start()
-    waits = os.path.join("/proc/self/task", str(reading.native_id), "syscall")
-    until(lambda: open(waits).read().startswith("202 "), "the thread waits")
+    until(lambda: in_futex(reading.native_id or 0), "the thread waits")
     assert system.ask("input", text="hello, world")["taken"] == 12
     reading.join(10)
     assert got == [b"hello"]

@@ -87,7 +87,7 @@ def _load(booted: Booted, side: str, timetable: Timetable, start: Start) -> Load
 
     def prepare(index: int) -> Deed:
         client = CClient(system, Task(side, three_names(side)[index % 3]))
-        client.warm_up()
+        client.some_calls(1.0, 1)
         return timetable.deed(client, index)
 
     crowd = Crowd(timetable.threads, prepare)

@@ -31,16 +31,21 @@ from shim.client import System
 COUNTED = ("AnonPages", "Shmem", "KernelStack", "PageTables", "SUnreclaim")
 CALLS = 2
 FEWEST_STACKS = 15
+DRIFT_S = 0.2
 GRACE_S = 120.0
 Deed: TypeAlias = Callable[[], Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """What binding did: stacks bound, KiB the host lost, time of each call, calls that failed and the first reason."""
+    """What binding did: stacks bound, KiB the host lost, time of each call, calls that failed and the first reason.
+
+    `drift_kib` is what the host lost or gained by itself while all were parked.
+    """
 
     stacks: int
     kib: int
+    drift_kib: int
     samples: array[int]
     elapsed_ns: int
     failed: int
@@ -63,7 +68,10 @@ def cost(side: str, count: int) -> Row:
         return row.unmeasured(str(error))
     if growth.failed:
         return row.unmeasured(f"{growth.failed} calls failed, the first: {growth.reason}")
-    note = f"{growth.stacks} stacks bound in {growth.elapsed_ns / 1e9:.1f} s, no call failed"
+    drift = f"the host's memory moved by itself by {growth.drift_kib} KiB in {DRIFT_S} s"
+    if growth.kib <= 0:
+        return row.unmeasured(f"{drift}: it is not quiet")
+    note = f"{growth.stacks} stacks bound in {growth.elapsed_ns / 1e9:.1f} s, no call failed; {drift}"
     value = round(growth.kib / max(1, growth.stacks), 2)
     return dataclasses.replace(row, n=len(growth.samples), value=value, note=note)
 
@@ -97,12 +105,15 @@ def _bind_all(booted: Booted, side: str, count: int, start: Start) -> Growth:
     _call_each(system, side)
     crowd = Crowd(count, lambda _: lambda: _call_each(system, side))
     start()
+    parked = meminfo_kib()
+    time.sleep(DRIFT_S)
     stacks, memory, began = _bound(system, side), meminfo_kib(), time.perf_counter_ns()
     crowd.go()
     elapsed = time.perf_counter_ns() - began
     grown = Growth(
         _bound(system, side) - stacks,
-        max(0, meminfo_kib() - memory),
+        meminfo_kib() - memory,
+        memory - parked,
         array("q", (sample for samples in crowd.samples for sample in samples)),
         elapsed,
         len(crowd.failures),

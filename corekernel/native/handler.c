@@ -25,13 +25,15 @@ void hmk_observe(struct hmk_pool *pool, const struct hmk_context *context, uint3
   }
   if (flags & HMK_OBSERVE_TRACE) {
     uint64_t at = atomic_fetch_add_explicit((_Atomic uint64_t *)&pool->shared->trace_head, 1, memory_order_relaxed);
-    pool->trace[at % HMK_TRACE_EVENTS] = (struct hmk_trace_event){.at = started,
-                                                                  .duration = (uint32_t)saturate(ended - started),
-                                                                  .client = context->client,
-                                                                  .operation = (uint16_t)context->operation,
-                                                                  .status = (int32_t)status,
-                                                                  .cpu = cpu,
-                                                                  .waited = (uint32_t)saturate(waited)};
+    pool->trace[at % HMK_TRACE_EVENTS] =
+        (struct hmk_trace_event){.at = started,
+                                 .duration = (uint32_t)saturate(ended - started),
+                                 .client = context->client,
+                                 .slot = context->owner ? (uint16_t)context->owner->record->slot : 0,
+                                 .operation = (uint16_t)context->operation,
+                                 .status = (int32_t)status,
+                                 .cpu = cpu,
+                                 .waited = (uint32_t)saturate(waited)};
   }
 }
 

@@ -2,8 +2,8 @@
 
 * `work` says "working" on the console, then sleeps instead of burning a CPU;
 * `chain` with a depth of `HOLD` or more says "holding" and goes on only after `HOLD_SECONDS`;
-* `fail` tries, as a service, what the composition does not allow it (option `reach`: a service to open), and says on the
-  console what became of it;
+* `fail` tries, as a service, what the composition does not allow it (option `reach`: a service to open), and says
+  on the console what became of it;
 * option `refuse_to_start` raises while the service is made;
 * option `reach_at_start` asks for a port that the composition does not list.
 """
