@@ -18,7 +18,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from corekernel.attachment import SessionDied
+from corekernel.attachment import SMALLEST_BUFFER, SessionDied
 from corekernel.channel import Channel, ChannelClosed, ChannelError, Message, close_all
 from corekernel.dispatcher import ABI_VERSION, MAX_SLOTS, Frames
 from corekernel.errors import Denied, HmkError, NoSuchService, TooBig
@@ -363,7 +363,7 @@ class Clients:
 
 def printable(name: str) -> str:
     """At most 32 characters that are one byte each wherever the name is shown."""
-    return "".join(c if c.isascii() and c.isprintable() and c not in '"\\\\' else "?" for c in name[:32])
+    return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in name[:32])
 
 
 def _code(error: HmkError) -> str:

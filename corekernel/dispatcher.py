@@ -33,7 +33,7 @@ from corekernel.errors import (
     WouldWait,
 )
 from corekernel.interface import EMPTY as EMPTY  # native/python.c takes it from here
-from corekernel.port import INLINE_BYTES, Caller, Handler, HandlerTable, Payload, Registers, Reply
+from corekernel.port import INLINE_BYTES, Caller, Handler, Payload, Registers, Reply
 
 ABI_VERSION: Final[int] = lib.HMK_ABI_VERSION
 SLOT_BYTES: Final[int] = ffi.sizeof("struct hmk_slot")

@@ -4,8 +4,8 @@ Binding asks the service's host for stacks. The core says how many more it may m
 the system's memory for stacks. When that is not enough, a client waits while stacks are taken back:
 the memory manager is asked, on a stack of its reserve, which idle stacks to reclaim (`memmgr.reclaim`, synchronous as
 in Microkernel Goes General, OSDI '24, section 4.1), and the binding is tried again until it succeeds. So a call never
-fails for want of a stack. A service calling a service may use the reserve of the callee at once, and, were that empty, one stack
-beyond the limit: it holds a stack itself, and must not wait behind its own callers.
+fails for want of a stack. A service calling a service may use the reserve of the callee at once, and, were that empty,
+one stack beyond the limit: it holds a stack itself, and must not wait behind its own callers.
 """
 
 from __future__ import annotations

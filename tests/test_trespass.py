@@ -138,6 +138,7 @@ def trespasses(pid: int) -> Body:
     def body(system: System, tell: Tell) -> dict[str, str]:
         word = ffi.new("uint64_t[2]")
         vector = int(ffi.cast("uintptr_t", word))
+        word[0], word[1] = vector, 16
         return {
             "memory file": refusal(lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))),
             "maps": refusal(lambda: Path(f"/proc/{pid}/maps").read_text()),
@@ -192,7 +193,7 @@ def malformed(system: System, tell: Tell) -> int:
     """Requests of every wrong shape; then a right one."""
     requests: list[Facts] = [
         {}, {"do": None}, {"do": "attach"}, {"do": "open"}, {"do": "open", "service": None},
-        {"do": "open", "service": "echo", "after": "x"}, {"do": "open", "service": "echo", "after": 1e308},
+        {"do": "open", "service": "echo", "after": "x"},
         {"do": "bind"}, {"do": "bind", "service": "echo", "generation": 1, "slots": 7},
         {"do": "bind", "service": "echo", "generation": 1, "slots": [-1]},
         {"do": "bind", "service": "echo", "generation": 1, "slots": [4096]},

@@ -22,6 +22,7 @@ from bench.placement import PlacementError, placement
 from bench.stats import SIDES
 from corekernel import boot as launcher
 from corekernel import composition
+from corekernel.composition import Composition
 from corekernel.dispatcher import Variant
 
 _VARIANTS = {"hmk": Variant.HYBRID, "hmk:spin": Variant.SPIN, "hmk:blocking": Variant.BLOCKING}
@@ -62,15 +63,16 @@ def cpu_ns(pids: Sequence[int]) -> int:
 
 
 @contextlib.contextmanager
-def boot(name: str | Path, system: str = "hmk") -> Iterator[Booted]:
-    """Boot a composition, by name or path, in the variant that `system` names.
+def boot(name: str | Path | Composition, system: str = "hmk") -> Iterator[Booted]:
+    """Boot a composition, or the one of that name or path, in the variant that `system` names.
 
     Raises:
         BootError: it does not come up.
         CompositionError: it is refused.
     """
+    checked = name if isinstance(name, Composition) else composition.load(name)
     unique = f"bench-{os.getpid()}-{next(_numbers)}"
-    running = launcher.launch(unique, composition.load(name), _VARIANTS[system])
+    running = launcher.launch(unique, checked, _VARIANTS[system])
     try:
         yield Booted(system, unique, running.pid)
     finally:
@@ -78,14 +80,13 @@ def boot(name: str | Path, system: str = "hmk") -> Iterator[Booted]:
         os.close(running.pidfd)
 
 
-@contextlib.contextmanager
-def boot_text(text: str, system: str = "hmk") -> Iterator[Booted]:
-    """Boot a composition written here."""
+def boot_text(text: str, system: str = "hmk") -> contextlib.AbstractContextManager[Booted]:
+    """Boot a composition written here; its file is gone before anything starts."""
     with tempfile.TemporaryDirectory(prefix="hmkbench-") as directory:
         path = Path(directory) / "measured.toml"
         path.write_text(f'description = "made by bench"\n{text}')
-        with boot(path, system) as booted:
-            yield booted
+        checked = composition.load(path)
+    return boot(checked, system)
 
 
 def service_name(side: str, place: str) -> str:
