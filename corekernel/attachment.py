@@ -15,6 +15,7 @@ makes no difference between them but for their rights.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -24,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from corekernel import dispatcher
-from corekernel.channel import Channel, ChannelError, Message
+from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
 from corekernel.dispatcher import Frames, Link, Mapping, Variant, WaitPolicy
 from corekernel.errors import CallError, Denied, HmkError, NoSuchService, Status, TooBig
 from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, Payload, Registers, Reply
@@ -50,7 +51,12 @@ class SessionDied(CallError):
     """The generation that was asked for is gone; there will be another."""
 
 
+class NotBound(CallError):
+    """The slot has no stack any more."""
+
+
 _ERRORS: dict[str, type[HmkError]] = {
+    "unbound": NotBound,
     "died": SessionDied,
     "denied": Denied,
     "no-service": NoSuchService,
@@ -102,8 +108,10 @@ class Session:
     def take(self, policy: WaitPolicy) -> tuple[Link, bool]:
         """A link for the calling thread, and whether it has been bound before."""
         with self._lock:
-            if self._spare:
-                return self._spare.pop(), True
+            for place, link in enumerate(self._spare):
+                if link.ready():  # an abandoned call may still be running on it
+                    del self._spare[place]
+                    return link, True
             if self._next >= dispatcher.MAX_SLOTS:
                 raise TooBig(f"{self.service}: all {dispatcher.MAX_SLOTS} slots of this process are in use")
             index, self._next = self._next, self._next + 1
@@ -116,8 +124,7 @@ class Session:
 
     def give_back(self, link: Link) -> None:
         """Take a link back from a thread that ended."""
-        if link.ready():
-            self._spare.append(link)  # atomic: a finalizer must not wait for a lock its own thread may hold
+        self._spare.append(link)  # atomic: a finalizer must not wait for a lock its own thread may hold
 
 
 class Held:
@@ -165,8 +172,12 @@ class Attachment:
             Detached: the core refused, with its reason.
         """
         try:
-            channel.send({"do": "attach", "abi": dispatcher.ABI_VERSION, "name": name})
-            reply, _ = channel.recv(timeout=GREET_SECONDS)
+            with contextlib.suppress(ChannelClosed):  # whoever refuses us may have said so already
+                channel.send({"do": "attach", "abi": dispatcher.ABI_VERSION, "name": name})
+            try:
+                reply, _ = channel.recv(timeout=GREET_SECONDS)
+            except ChannelClosed:  # a reset is told before what was said ahead of it
+                reply, _ = channel.recv(timeout=GREET_SECONDS)
         except (ChannelError, TimeoutError) as error:
             raise Detached(f"the system does not answer: {error}") from error
         if "error" in reply:
@@ -181,6 +192,7 @@ class Attachment:
         self._local = threading.local()
         self._serial = 0
         self._forked = False
+        self._watched = -1
 
     def close(self) -> None:
         """Detach; calls in flight end as if the services had died."""
@@ -189,12 +201,17 @@ class Attachment:
 
     def watch(self) -> None:
         """End this process's calls when the core goes: nobody else would. A thread that sleeps until then."""
-        threading.Thread(target=self._watch, args=(self.channel,), name="hmk-watch", daemon=True).start()
+        # A descriptor of its own: the channel's number may be another's by the time the thread looks.
+        self._watched = os.dup(self.channel.fileno())
+        threading.Thread(target=self._watch, args=(self.channel, self._watched), name="hmk-watch", daemon=True).start()
 
-    def _watch(self, channel: Channel) -> None:
+    def _watch(self, channel: Channel, watched: int) -> None:
         poll = select.poll()
-        poll.register(channel, select.POLLRDHUP)
+        poll.register(watched, select.POLLRDHUP)
         poll.poll()
+        if self._watched == watched:
+            self._watched = -1
+        os.close(watched)
         if channel is self.channel:
             self._end_calls()
 
@@ -211,6 +228,8 @@ class Attachment:
     def after_fork(self) -> None:
         """In a child: give up what is the parent's; the next call attaches again."""
         self.channel.close()
+        if self._watched >= 0:
+            os.close(self._watched)
         self._start_afresh()
         self._forked = True
         for port in self._ports:
@@ -226,6 +245,12 @@ class Attachment:
                 self._forked = False
                 self.watch()
 
+    def here(self) -> Welcome:
+        """What the core said to this process; a forked child attaches first."""
+        if self._forked:
+            self._attach_again()
+        return self.welcome
+
     # ---- requests to the core
 
     def ask(self, request: Message, fds: Sequence[int] = ()) -> tuple[Message, list[int]]:
@@ -235,6 +260,7 @@ class Attachment:
             Detached: the system is gone.
             SessionDied, Denied, NoSuchService, TooBig, CallError: as the core says.
         """
+        self.here()
         with self._asking:
             self._serial += 1
             try:
@@ -260,8 +286,7 @@ class Attachment:
 
     def session(self, service: str) -> Session:
         """The session to the living generation of a service; waits while the service restarts."""
-        if self._forked:
-            self._attach_again()
+        self.here()
         with self._locks.setdefault(service, threading.Lock()):
             session = self._sessions.get(service)
             if session is None:
@@ -398,16 +423,16 @@ class RemotePort:
             link: Link = self._local.link
         except AttributeError:
             link = self._first_link()
-        if self._special or link.special:
+        if link.special:
             link = self._arrange(link)
         try:
             reply = _issue(link.address, operation, registers, payload, returns)
         except BaseException:  # a signal handler raised: the call is given up
             link.cancel()
             raise
-        if isinstance(reply, int):
+        if reply.__class__ is int:  # half the price of isinstance, on the path of every call
             return self._settle(reply, link, operation, registers, payload, returns, idempotent)
-        return reply
+        return reply  # type: ignore[return-value]
 
     # ---- everything but the straight path
 
@@ -421,6 +446,7 @@ class RemotePort:
                 self._attachment.drop(held)
                 continue
             self._local.link = link
+            link.special = link.special or self._special
             return link
 
     def _arrange(self, link: Link) -> Link:
@@ -429,7 +455,7 @@ class RemotePort:
             link = self._first_link()
         timeout = self.timeout
         deadline = 0 if timeout is None else dispatcher.now() + self._attachment.policy.ticks(timeout)
-        link.set_up(deadline, self.priority, self._special)
+        link.set_up(deadline, self.priority, special=True)  # it stays so: another port may share the link
         return link
 
     def _settle(
@@ -448,7 +474,7 @@ class RemotePort:
                     reply = link.resume(payload)
                     continue
                 link = self._mend(reply, link, len(payload), idempotent)
-                if self._special or link.special:
+                if link.special:
                     link = self._arrange(link)
                 reply = link.call(operation, registers, payload, returns)
         except BaseException:
@@ -495,4 +521,6 @@ class RemotePort:
         except SessionDied:
             self._attachment.drop(held)
             return self._first_link()
+        except NotBound:  # its stack has just been taken back: the next attempt finds that out
+            return link
         return link

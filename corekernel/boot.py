@@ -36,6 +36,7 @@ from corekernel.zygote import Zygote
 
 BACKLOG = 128
 BOOT_SECONDS = 30.0
+KILL_SECONDS = 5.0
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -50,23 +51,30 @@ def address(name: str) -> str:
 
 @dataclass
 class Running:
-    """A system this process launched: its keeper's pid here, and a pidfd of it."""
+    """A system this process launched: its keeper's pid here, and a pidfd of it; the core's pid here."""
 
     name: str
     pid: int
     pidfd: int
+    core: int = 0
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the system has ended; whether it has."""
         return bool(select.select([self.pidfd], [], [], timeout)[0])
 
     def kill(self) -> None:
-        """End everything, now."""
+        """End everything, now; when this returns, the core is gone and the name is free."""
+        core = None
+        with contextlib.suppress(OSError, ValueError):
+            core = os.pidfd_open(self.core)  # the keeper cannot have reaped it: it would have ended, too
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         self.wait()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+        if core is not None:
+            select.select([core], [], [], KILL_SECONDS)
+            os.close(core)
 
 
 def reserve(name: str) -> socket.socket:
@@ -129,10 +137,11 @@ def launch(
     os.close(writing)
     sock.close()
     running = Running(name, pid, os.pidfd_open(pid))
-    failure = _await(reading)
-    if failure:
+    up, said = _await(reading)
+    if not up:
         running.kill()
-        raise BootError(failure)
+        raise BootError(said)
+    running.core = int(said)
     return running
 
 
@@ -162,13 +171,13 @@ def _keep(core: Callable[[], None]) -> NoReturn:
     os._exit(0)
 
 
-def _await(reading: int) -> str:
-    """What the core says of its boot: "" when it is up."""
+def _await(reading: int) -> tuple[bool, str]:
+    """Whether the core is up, and what it says: its pid, or what went wrong."""
     with open(reading, "rb") as stream:
         raw = stream.read()
     if not raw:
-        return "the core died while booting"
-    return raw[1:].decode("utf-8", "replace")
+        return False, "the core died while booting"
+    return raw[:1] == b"+", raw[1:].decode("utf-8", "replace")
 
 
 def _core(
@@ -191,7 +200,7 @@ def _core(
 
         def booted(failure: str) -> None:
             console = kernel.serial.tail()[1].decode("utf-8", "replace") if failure else ""
-            os.write(report, b"!" + (f"{failure}\n{console}" if failure else "").encode())
+            os.write(report, (f"!{failure}\n{console}" if failure else f"+{kernel.core_pid}").encode())
             os.close(report)
 
         kernel.boot(booted)

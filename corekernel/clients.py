@@ -25,7 +25,7 @@ from corekernel.errors import Denied, HmkError, NoSuchService, TooBig
 from corekernel.objects import KernelObject, Kind, Rights
 from corekernel.owner import Owner, Request
 from corekernel.port import MAX_BULK_BYTES
-from corekernel.supervisor import Instance, ServiceProcess, State
+from corekernel.supervisor import BUSY, Instance, ServiceProcess, State
 from corekernel.zygote import Spawned
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ MAX_CLIENTS = 1000
 CLIENTS_PER_USER = 64
 DEFAULT_BUFFER_LIMIT = 256 << 20
 STACK_KIB = {"c": 32, "python": 48}
+RETRY_SECONDS = 0.002
 
 
 @dataclass(eq=False)
@@ -172,12 +173,14 @@ class Clients:
             return
         if received is None:
             return
-        message, fds = received
+        self._handle(client, *received)
+
+    def _handle(self, client: Client, message: Message, fds: list[int]) -> None:
         try:
             self._serve(client, message, fds)
         except HmkError as error:
             self.answer(client, message, {"error": _code(error), "text": str(error)})
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             self.answer(client, message, {"error": "bad-request", "text": f"malformed request: {error!r}"})
         finally:
             close_all(fds)
@@ -301,7 +304,7 @@ class Clients:
         def shared(reply: Message) -> None:
             if "error" in reply:
                 self._kernel.objects.release(made)
-                self.answer(client, message, {"error": "died", "text": str(reply["error"])})
+                self._not_shared(client, message, str(reply["error"]))
                 return
             if self.by_number.get(client.number) is not client:
                 return  # it has gone meanwhile, and the buffer with it
@@ -314,6 +317,16 @@ class Clients:
         request = {"do": "buffer", "service": opened.instance.name, "client": client.number}
         process.request({**request, "slot": slot, "size": size}, shared, [fd])
         os.close(fd)
+
+    def _not_shared(self, client: Client, message: Message, why: str) -> None:
+        if why == BUSY:
+            self._kernel.loop.later(RETRY_SECONDS, lambda: self._retry(client, message))
+        else:
+            self.answer(client, message, {"error": why if why in ("died", "unbound") else "failed", "text": why})
+
+    def _retry(self, client: Client, message: Message) -> None:
+        if self.by_number.get(client.number) is client:
+            self._handle(client, message, [])
 
     def _token(self, client: Client, message: Message, fds: list[int]) -> None:
         """A read-only token of the process table."""
@@ -337,7 +350,7 @@ class Clients:
             client.pidfd = None
         for process in self._kernel.supervisor.processes.values():
             if process.state in (State.UP, State.STARTING) and process is not client.service:
-                process.tell({"do": "drop", "client": client.number})
+                self._kernel.supervisor.tell(process, {"do": "drop", "client": client.number})
         client.opened.clear()
         self._kernel.objects.forget(client.number)
         if client.service is None:

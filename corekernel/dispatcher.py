@@ -466,7 +466,7 @@ def call_back(
     """Call the service that called us (A -> B -> A): status and reply. Payloads are inline only."""
     message = ffi.new("struct hmk_message *")
     result = ffi.new("struct hmk_link *")
-    result.policy = policy.pointer
+    result.policy, result.priority = policy.pointer, context.priority
     data = ffi.from_buffer("char[]", payload) if payload else ffi.NULL
     out = ffi.new("uint8_t[]", INLINE_BYTES)
     message.operation, message.registers, message.returns = operation, len(registers), returns

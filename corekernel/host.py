@@ -94,8 +94,8 @@ class LocalCaller:
 class CoalescedPort:
     """A port to a service in the same process."""
 
-    def __init__(self, handlers: HandlerTable, client: int) -> None:
-        self._handlers = handlers
+    def __init__(self, handlers: Callable[[], HandlerTable], client: int) -> None:
+        self._handlers = handlers  # found at the first call: that service may yet have to be made
         self._client = client
         self._local = threading.local()
 
@@ -113,7 +113,7 @@ class CoalescedPort:
             port, caller = self._local.pair
         except AttributeError:
             caller = LocalCaller(self._client)
-            port = LocalPort(self._handlers, caller)
+            port = LocalPort(self._handlers(), caller)
             self._local.pair = port, caller
         while True:
             try:
@@ -309,16 +309,14 @@ class Host:
     def _connect(self, local: Local, service: str) -> Port:
         if service not in local.spec["calls"]:
             raise NoSuchService(f"{local.name} may not call {service}: the composition does not list it in `calls`")
-        other = self._locals.get(service)
-        if other is not None and other.handlers:
-            return CoalescedPort(other.handlers, local.number)
+        if service in local.spec["members"]:
+            return CoalescedPort(lambda: self._locals[service].handlers, local.number)
         return ServicePort(self, local, service)
 
     def port_from(self, local: str, service: str, timeout: float) -> Port:
         """A port of one of this process's services, with a deadline on each call."""
-        other = self._locals.get(service)
-        if other is not None and other.handlers:
-            return CoalescedPort(other.handlers, self._locals[local].number)
+        if service in self._locals[local].spec["members"]:
+            return CoalescedPort(lambda: self._locals[service].handlers, self._locals[local].number)
         return ServicePort(self, self._locals[local], service, timeout)
 
     # ---- binding

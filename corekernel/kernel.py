@@ -141,7 +141,7 @@ class Kernel:
         """Tell whoever keeps the process table that the core wrote to it."""
         for process in self.supervisor.processes.values():
             if any("processes" in member.state_objects for member in process.members):
-                process.tell({"do": "event"})
+                self.supervisor.tell(process, {"do": "event"})
 
     def service_died(self, process: ServiceProcess) -> None:
         """End every call in flight in a dead generation, and its own life as a client."""

@@ -22,7 +22,7 @@ from corekernel.clients import STACK_KIB
 from corekernel.composition import Priority
 from corekernel.errors import HmkError
 from corekernel.objects import Rights
-from corekernel.supervisor import Instance, State
+from corekernel.supervisor import BUSY, Instance, State
 from services.stubs.memmgr import MemmgrClient
 
 if TYPE_CHECKING:
@@ -96,26 +96,29 @@ class Pools:
             "priority": _highest_class(attempt.client),
         }
         fds = []
-        if not opened.sent:
+        first = not opened.sent
+        if first:
             fds.append(kernel.objects.grant(opened.made, opened.instance.number, Rights.WRITE))
             opened.sent = True
         opened.bound.update(attempt.slots)
-        process.request(message, lambda reply: self._tried(attempt, reply), fds)
+        process.request(message, lambda reply: self._tried(attempt, reply, first), fds)
         for fd in fds:
             os.close(fd)
 
-    def _tried(self, attempt: Attempt, reply: Message) -> None:
-        if "error" in reply:
-            if str(reply["error"]).startswith("busy"):
-                self._kernel.loop.later(RETRY_SECONDS, lambda: self._try(attempt))
-            else:
-                attempt.then({"error": "died", "text": str(reply["error"])})
+    def _tried(self, attempt: Attempt, reply: Message, first: bool) -> None:
+        why = str(reply.get("error", ""))
+        if why == BUSY:
+            attempt.opened.sent &= not first
+            self._kernel.loop.later(RETRY_SECONDS, lambda: self._try(attempt))
+            return
+        if why:
+            attempt.then({"error": why if why == "died" else "failed", "text": why})
             return
         missing = reply["missing"]
         attempt.slots = [slot for slot in attempt.slots if slot in missing]
         if not attempt.slots:
             attempt.then({"ok": True})
-        elif attempt.client.service is not None:
+        elif attempt.client.service is not None and not attempt.beyond:
             attempt.beyond = len(attempt.slots)
             self._try(attempt)
         else:

@@ -134,7 +134,7 @@ class Programs:
         """Nobody will wait for a process whose parent is gone."""
         living = self._kernel.clients.by_number
         for record in list(self._kernel.processes):
-            if record.state == ENDED and record.parent not in living:
+            if record.state == ENDED and (not record.parent or record.parent not in living):
                 self._kernel.processes.decide(record, 1, record.reported, record.limits)
 
     def _collect(self, client: Client) -> None:

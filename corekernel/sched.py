@@ -1,9 +1,10 @@
 """Scheduler policy: where carriers should run. Pure functions over plain figures; the mechanism obeys a shared page.
 
 The host schedules threads. What it cannot know is that a caller and a carrier alternate: two threads that meet on one
-CPU while another is idle stay there, four times slower than they could be (they never are both runnable for long).
-So the core watches how busy each CPU is and names a CPU to *promote* to; a carrier that keeps meeting its
-caller on one CPU moves itself there.
+CPU while another is idle stay there, ten times slower than they could be, for they never are both runnable for long.
+A carrier that keeps meeting its caller therefore moves away, compares, and stays or goes back (`native/carrier.c`); it
+knows within a millisecond. What it cannot know is where to move: the core watches how busy each CPU is, and names the
+idlest one, or forbids the move when the only other CPUs are dedicated to somebody.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ IDLE_SHARE = 0.25
 ACTIVE_PERIOD = 0.1
 IDLE_PERIOD = 1.0
 FREE, SAME_CORE, PINNED = 0, 1, 2
-NO_CPU = -1
+ANYWHERE, NOWHERE = -1, -2
 
 Times = dict[int, tuple[int, int]]
 
@@ -57,10 +58,16 @@ def load_between(before: Times, after: Times) -> Load:
 
 
 def promotion_target(load: Load, reserved: Sequence[int] = ()) -> int:
-    """The CPU an unpinned carrier should move to when it shares its caller's; `NO_CPU` when none is idle."""
+    """Where an unpinned carrier should move that shares its caller's CPU.
+
+    The idlest CPU that is nobody else's; `ANYWHERE` when none is known to be idle: the carrier may find out; `NOWHERE`
+    when finding out would disturb a dedicated CPU.
+    """
     candidates = [(share, cpu) for cpu, share in enumerate(load.busy) if cpu not in reserved]
-    share, cpu = min(candidates, default=(1.0, NO_CPU))
-    return cpu if share < IDLE_SHARE else NO_CPU
+    share, cpu = min(candidates, default=(1.0, ANYWHERE))
+    if share < IDLE_SHARE:
+        return cpu
+    return NOWHERE if reserved else ANYWHERE
 
 
 def next_period(load: Load) -> float:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import enum
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
-from corekernel.composition import Isolation, PlacementKind, Service
+from corekernel.channel import Channel, ChannelClosed, ChannelError, ChannelFull, Message
+from corekernel.composition import Isolation, Language, PlacementKind, Service
 from corekernel.confine import Confinement
 from corekernel.dispatcher import Mapping, PoolPage
 from corekernel.objects import KernelObject, Kind, Rights
-from corekernel.sched import FREE, NO_CPU, PINNED, SAME_CORE
+from corekernel.sched import ANYWHERE, FREE, PINNED, SAME_CORE
 from corekernel.zygote import Spawned
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 Reply = Callable[[Message], None]
 HOST_ENTRY = "corekernel.host:main"
 HANG_PERIOD = 0.5
+FLUSH_SECONDS = 0.005
+BUSY = "busy"
 
 
 class State(enum.Enum):
@@ -75,6 +78,7 @@ class ServiceProcess:
     deaths: list[float] = field(default_factory=list)
     total_deaths: int = 0
     pending: dict[int, Reply] = field(default_factory=dict)
+    backlog: deque[Message] = field(default_factory=deque)
     serial: int = 0
 
     def request(self, message: Message, then: Reply, fds: list[int] | None = None) -> None:
@@ -82,20 +86,28 @@ class ServiceProcess:
         if self.control is None:
             then({"error": "died"})
             return
+        if self.backlog:  # what stands there comes first: a client may have come back under its number
+            then({"error": BUSY})
+            return
         self.serial += 1
         self.pending[self.serial] = then
         try:
             self.control.send_nowait({**message, "serial": self.serial}, fds or [])
         except ChannelError as error:
-            self.pending.pop(self.serial)({"error": "died" if isinstance(error, ChannelClosed) else f"busy: {error}"})
+            self.pending.pop(self.serial)({"error": "died" if isinstance(error, ChannelClosed) else BUSY})
 
-    def tell(self, message: Message) -> None:
-        """Send what needs no reply."""
-        if self.control is not None:
+    def flush(self) -> bool:
+        """Send as much of the backlog as the service takes; whether that was all."""
+        while self.backlog and self.control is not None:
             try:
-                self.control.send_nowait(message)
-            except ChannelError:
-                return
+                self.control.send_nowait(self.backlog[0])
+            except ChannelFull:
+                return False
+            except ChannelClosed:
+                break
+            self.backlog.popleft()
+        self.backlog.clear()
+        return True
 
 
 def backoff_seconds(process: ServiceProcess, now: float) -> float | None:
@@ -223,6 +235,7 @@ class Supervisor:
             "language": spec.language.value,
             "options": spec.options,
             "calls": [*spec.calls],
+            "members": [m.name for m in process.members if m.spec.language is Language.PYTHON],
             "callers": [i.name for i in self.instances.values() if spec.name in i.spec.calls],
             "objects": {key: made.size for key, made in instance.state_objects.items()},
             "poll_cpu": self._poll_cpu(instance),
@@ -258,11 +271,23 @@ class Supervisor:
         placement = instance.spec.placement
         assert instance.page is not None
         if placement.kind is PlacementKind.SAME_CORE:
-            instance.page.place(SAME_CORE, NO_CPU)
+            instance.page.place(SAME_CORE, ANYWHERE)
         elif placement.kind is PlacementKind.CPU and placement.cpu is not None:
             instance.page.place(PINNED, placement.cpu)
         else:
-            instance.page.place(FREE, NO_CPU)
+            instance.page.place(FREE, ANYWHERE)
+
+    def tell(self, process: ServiceProcess, message: Message) -> None:
+        """Send what needs no reply: in order, and however slowly the service reads."""
+        if process.control is None or (process.backlog and process.backlog[-1] == message):
+            return
+        process.backlog.append(message)
+        if len(process.backlog) == 1:
+            self._flush(process)
+
+    def _flush(self, process: ServiceProcess) -> None:
+        if not process.flush():
+            self._kernel.loop.later(FLUSH_SECONDS, lambda: self._flush(process))
 
     # ---- watching
 
@@ -305,6 +330,7 @@ class Supervisor:
         kernel.loop.forget(control)
         control.close()
         process.control = None
+        process.backlog.clear()
         stopped = process.state is State.STOPPED
         process.state = State.STOPPED if stopped else State.BACKOFF
         now = time.monotonic()
@@ -355,4 +381,4 @@ class Supervisor:
     def stop(self, process: ServiceProcess) -> None:
         """Ask a process to end; the caller kills what stays."""
         process.state = State.STOPPED
-        process.tell({"do": "stop"})
+        self.tell(process, {"do": "stop"})

@@ -149,7 +149,7 @@ class System:
     @property
     def pid(self) -> int:
         """This process's number in the system."""
-        return self.attachment.welcome.client
+        return self.attachment.here().client
 
     def processes(self) -> list[ProcessRecord]:
         """Every process of the system, read from the shared table: no call is made."""

@@ -43,6 +43,12 @@ Facts = dict[str, Any]
 PATIENCE = 20.0
 CALL_SECONDS = 15.0
 SETTLE_SECONDS = 10.0
+FAULTY = """
+[service.faulty]
+module = "tests.faulty"
+interface = "bench_echo"
+calls = ["core"]
+"""
 _FUTEX = "202"
 _names = itertools.count()
 
@@ -357,7 +363,7 @@ class Box:
             child.close()
         for system in self.attached:
             system.close()
-        if self.running_core():
+        if self.running_core() and not self.running.wait(0):
             until(lambda: not self._still_bound(), f"stacks come back: {self._still_bound()}", SETTLE_SECONDS)
 
     def _still_bound(self) -> dict[str, int]:
@@ -424,7 +430,7 @@ def bench(system: Boots) -> Box:
 
 @pytest.fixture(scope="module")
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    box = boot_box(tmp_path_factory.mktemp("shared"), "bench", "")
+    box = boot_box(tmp_path_factory.mktemp("shared"), "bench", FAULTY)
     try:
         yield box
     finally:
@@ -433,7 +439,7 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 @pytest.fixture
 def shared(_shared: Box) -> Iterator[Box]:
-    """A system of the composition `bench` for all tests of a module; each must leave its pools settled."""
+    """A system of `bench` and the service `faulty`, for all tests of a module; each leaves its pools settled."""
     yield _shared
     _shared.settle()
     _shared.children.clear()

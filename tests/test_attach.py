@@ -236,7 +236,7 @@ def test_no_request_whatever_is_in_it_harms_the_core(shared: Box, batch: list[di
                 continue  # too big to be sent at all
             waits += request["do"] == "result"
             if request["do"] != "result":
-                until(lambda: channel.recv_nowait() is not None, f"there is an answer to {request}", 5.0)
+                until(lambda: channel.recv_nowait() is not None, f"there is an answer to {request}", 2.0)
     core = shared.status()
     assert core["name"] == shared.name
 
@@ -280,7 +280,7 @@ def test_no_packet_harms_the_core(shared: Box, packet: bytes) -> None:
         {"do": "run", "argv": ["/bin/true"], "env": {}, "cwd": "/"},
         {"do": "run", "argv": [], "env": {}, "cwd": "/"},
         {"do": "statistics", "service": "nobody"},
-        {"do": "trace", "service": "echo", "after": "x"},
+        {"do": "trace", "service": "echo", "limit": "x"},
         {"do": "logs", "after": "x"},
         {"do": "input"},
         {"do": "result", "number": "x"},

@@ -17,10 +17,10 @@ import pytest
 
 import shim
 from corekernel.errors import DeadlineExceeded
-from tests.conftest import Boots, Box, Child, Tell, children_of, in_futex, process_table, until
-from tests.test_supervision import FAULTY, MEGABYTE, caller
+from tests.conftest import FAULTY, Boots, Box, Child, Tell, children_of, in_futex, process_table, until
+from tests.test_supervision import MEGABYTE, caller
 
-SERVICES_LEFT_ALONE = ("echo", "cecho", "chain_a", "chain_b", "chain_c", "procmgr", "memmgr", "example")
+SERVICES_LEFT_ALONE = ("faulty", "echo", "cecho", "chain_a", "chain_b", "chain_c", "procmgr", "memmgr", "example")
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def test_killed_while_its_handler_runs(system: Boots) -> None:
 
 
 def test_killed_while_it_waits_for_a_condition(unharmed: Box) -> None:
-    client = caller(unharmed, "echo", "block")
+    client = caller(unharmed, "faulty", "block")
     client.go()
     client.waits()
     client.kill()
-    until(lambda: unharmed.bound("echo") == 0, "the stack comes back")
-    unharmed.attach().client("echo").release()
+    until(lambda: unharmed.bound("faulty") == 0, "the stack comes back")
+    unharmed.attach().client("faulty").release()
 
 
 def test_killed_with_buffers(unharmed: Box) -> None:
@@ -150,7 +150,7 @@ def test_after_clients_died_in_their_handlers_an_idle_system_is_idle(system: Boo
 
 
 def test_ctrl_c_ends_a_call_that_waits_for_a_condition(unharmed: Box) -> None:
-    assert interrupted(unharmed, "echo", "block") == "KeyboardInterrupt"
+    assert interrupted(unharmed, "faulty", "block") == "KeyboardInterrupt"
 
 
 def test_ctrl_c_ends_a_call_whose_handler_runs_on(system: Boots) -> None:
@@ -186,7 +186,7 @@ def test_a_signal_whose_handler_returns_does_not_end_a_call(unharmed: Box) -> No
     def body(system: shim.System, tell: Tell) -> int:
         seen = []
         signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
-        client = system.client("echo")
+        client = system.client("faulty")
         client.null()
         tell("ready")
         client.block()
@@ -199,7 +199,7 @@ def test_a_signal_whose_handler_returns_does_not_end_a_call(unharmed: Box) -> No
         os.kill(child.pid, signal.SIGUSR1)
         until(lambda: not Path(f"/proc/{child.pid}/status").read_text().count("SigPnd:\t0000000000000200"), "delivered")
     child.waits()
-    unharmed.attach().client("echo").release()
+    unharmed.attach().client("faulty").release()
     assert 1 <= child.result() <= 5
 
 
@@ -212,7 +212,7 @@ def test_a_signal_just_before_a_call_sleeps_is_not_lost(unharmed: Box) -> None:
             raise Alarm
 
         signal.signal(signal.SIGALRM, handler)
-        client = system.client("echo")
+        client = system.client("faulty")
         ended = 0
         for attempt in range(60):
             try:
@@ -227,7 +227,7 @@ def test_a_signal_just_before_a_call_sleeps_is_not_lost(unharmed: Box) -> None:
 
 def test_a_signal_handler_may_call_while_a_call_is_in_progress(unharmed: Box) -> None:
     def body(system: shim.System, tell: Tell) -> list[Any]:
-        client, replies = system.client("echo"), []
+        client, replies = system.client("faulty"), []
         signal.signal(signal.SIGUSR1, lambda *_: replies.append(len(client.echo(bytes(5000)))))
         client.null()
         tell("ready")
@@ -238,9 +238,9 @@ def test_a_signal_handler_may_call_while_a_call_is_in_progress(unharmed: Box) ->
     assert child.hear() == "ready"
     child.waits()
     os.kill(child.pid, signal.SIGUSR1)
-    until(lambda: unharmed.bound("echo") == 2, "the handler calls on a stack of its own")
+    until(lambda: unharmed.bound("faulty") == 2, "the handler calls on a stack of its own")
     child.waits()
-    unharmed.attach().client("echo").release()
+    unharmed.attach().client("faulty").release()
     assert child.result() == [5000]
 
 
@@ -251,9 +251,22 @@ def test_a_deadline_ends_a_wait_for_a_condition(unharmed: Box) -> None:
     system = unharmed.attach()
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        system.client("echo", timeout=0.05).block()
+        system.client("faulty", timeout=0.05).block()
     assert 0.04 < time.monotonic() - started < 5.0
-    system.client("echo").null()
+    system.client("faulty").null()
+
+
+def test_a_deadline_is_the_ports_whatever_was_called_in_between(unharmed: Box) -> None:
+    system = unharmed.attach(None)
+    plain, timed, other = (system.client("faulty", timeout=seconds) for seconds in (None, 0.05, 0.1))
+    for _ in range(3):
+        plain.null()
+        for client, least in ((timed, 0.04), (other, 0.09), (timed, 0.04)):
+            started = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                client.block()
+            assert least < time.monotonic() - started < 5.0
+            plain.work(120_000_000)
 
 
 def test_calls_left_at_their_deadline_keep_no_stack_for_ever(system: Boots) -> None:
@@ -374,7 +387,7 @@ def test_a_fork_from_a_threaded_process_while_another_thread_is_in_a_call(unharm
                 mine.client("echo").echo(bytes(5000))
 
         def wait() -> None:
-            mine.client("echo").block()
+            mine.client("faulty").block()
 
         threads = [threading.Thread(target=hammer, daemon=True) for _ in range(2)]
         threads.append(threading.Thread(target=wait, daemon=True))
@@ -385,8 +398,9 @@ def test_a_fork_from_a_threaded_process_while_another_thread_is_in_a_call(unharm
         stop.set()
         for thread in threads[:2]:
             thread.join()
-        mine.client("echo").release()
-        threads[2].join()
+        while threads[2].is_alive():
+            mine.client("faulty").release()
+            threads[2].join(0.01)
         return answers
 
     assert unharmed.child(body).result(60.0) == ["child"] * 10
@@ -443,7 +457,7 @@ def test_a_client_takes_no_more_buffers_than_its_limit(unharmed: Box) -> None:
 
 
 def test_helpers_see_what_they_claim_to_see(unharmed: Box) -> None:
-    client = caller(unharmed, "echo", "block")
+    client = caller(unharmed, "faulty", "block")
     assert not in_futex(os.getpid())
     client.go()
     client.waits()

@@ -28,10 +28,16 @@ module = "bench.echo"
 interface = "bench_echo"
 class = "{isolation}"
 """
+GATE = """
+[service.gate]
+module = "tests.faulty"
+interface = "bench_echo"
+class = "{isolation}"
+"""
 CASES = {
-    "default": ("default", ECHO.format(isolation="IC2")),
-    "isolated": ("isolated", ECHO.format(isolation="IC2")),
-    "monolith": ("monolith", ECHO.format(isolation="IC0")),
+    "default": ("default", (ECHO + GATE).format(isolation="IC2")),
+    "isolated": ("isolated", (ECHO + GATE).format(isolation="IC2")),
+    "monolith": ("monolith", (ECHO + GATE).format(isolation="IC0")),
 }
 GROUPED = """
 [service.one]
@@ -105,15 +111,16 @@ def test_errors_of_services_programs_and_transport_stay_apart(box: Box) -> None:
 def test_a_wait_ends_when_somebody_makes_it_true(box: Box) -> None:
     def body(system: shim.System, tell: Any) -> str:
         tell("waiting")
-        system.client("echo").block()
+        system.client("gate").block()
         return "released"
 
     waiting = box.client(body, timeout=None)
     assert waiting.hear() == "waiting"
     waiting.waits()
-    echo = box.attach().client("echo")
-    until(lambda: box.bound("echo") >= 2 or echo.null(), "both are bound")
-    echo.release()
+    gate = box.attach().client("gate")
+    until(lambda: box.bound("gate") >= 2 or gate.null(), "both are bound")
+    waiting.waits()
+    gate.release()
     assert waiting.result() == "released"
 
 
@@ -160,13 +167,13 @@ def test_a_killed_client_leaves_nothing(box: Box) -> None:
     def body(system: shim.System, tell: Any) -> None:
         system.client("echo").echo(bytes(1 << 20))
         tell("ready")
-        system.client("echo").block()
+        system.client("gate").block()
 
     client = box.client(body, timeout=None)
     client.hear()
     client.waits()
     client.kill()
-    until(lambda: box.bound("echo") == 0, "the stack comes back")
+    until(lambda: box.bound("echo") == box.bound("gate") == 0, "the stack comes back")
     until(lambda: "buffer" not in box.status()["objects"], "the buffer is freed")
 
 

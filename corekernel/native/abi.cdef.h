@@ -76,6 +76,10 @@
 #define HMK_PLACE_SAME 1
 #define HMK_PLACE_PINNED 2
 
+/* Values of place_cpu for carriers that may run anywhere. */
+#define HMK_PLACE_ANYWHERE 0xffffffff
+#define HMK_PLACE_NOWHERE 0xfffffffe
+
 #define HMK_OBSERVE_OPERATIONS 1
 #define HMK_OBSERVE_TRACE 2
 
@@ -157,7 +161,7 @@ struct hmk_pool_shared {
   /* written by the core */
   uint32_t observe;      /* bit 0 per-operation statistics, bit 1 trace ring */
   uint32_t placement;    /* HMK_PLACE_* */
-  uint32_t place_cpu;    /* PINNED: the CPU; FREE: the CPU to promote to, or 0xffffffff */
+  uint32_t place_cpu;   /* PINNED: the CPU; FREE: the CPU to promote to, or HMK_PLACE_ANYWHERE or _NOWHERE */
   uint32_t place_epoch;  /* bumped when the two above change */
   uint32_t core_reserved[12];
   /* written by the service */
@@ -185,6 +189,12 @@ struct hmk_wait_policy {
   uint32_t spin_same; /* spin even when the peer is on this CPU (the `spin` variant, for measurement) */
   uint64_t hog_until[64]; /* per CPU: no yielding before this time stamp */
   uint64_t hog_backoff[64];
+};
+
+/* When a waiting thread last gave its CPU to others, and how long it may spin before it must again, in ticks. */
+struct hmk_manners {
+  uint64_t gave;
+  uint64_t interval;
 };
 
 /* A request, in the caller's private memory. */
@@ -220,6 +230,7 @@ struct hmk_link {
   uint32_t nested_key; /* binding record under which the callee may call back */
   uint32_t link_reserved;
   uint64_t waits[3]; /* replies that were spun, yielded, slept for */
+  struct hmk_manners manners;
   struct hmk_message message; /* of the call in progress, when a caller in Python issued it */
 };
 

@@ -15,7 +15,15 @@ ffibuilder.set_source(
     '#include "carrier.h"',
     sources=[str(HERE.relative_to(Path.cwd()) / name) for name in SOURCES],
     include_dirs=[str(HERE)],
-    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing"],
+    extra_compile_args=[
+        "-O2",
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fno-strict-aliasing",
+        "-fvisibility=hidden",
+    ],
     libraries=["pthread"],
     py_limited_api=False,
 )

@@ -43,30 +43,68 @@ static void set_affinity(uint32_t cpu, uint32_t cpus) {
   hmk_syscall(HMK_SYS_SCHED_SETAFFINITY, 0, sizeof mask, (long)&mask, 0);
 }
 
+/* Promotion. Caller and carrier that meet on one CPU alternate there, though another may be idle: the host sees two
+ * threads that are never both runnable for long. So a carrier that has met its caller PROMOTE_AFTER times in a row
+ * moves away, serves as many calls there, and compares: if they took longer (that CPU was not idle after all) it is let
+ * go back, and does not try again for a time that doubles up to a second. Either way the host is free to move it after
+ * the trial. */
+static void begin_trial(struct hmk_carrier *carrier, uint32_t cpu, uint64_t now) {
+  struct hmk_pool *pool = carrier->pool;
+  uint32_t target = HMK_GET(pool->shared->place_cpu);
+  if (target == HMK_PLACE_NOWHERE || now < carrier->no_trial_until) return;
+  if (target >= pool->policy->cpus || target == cpu) target = (cpu + 1) % pool->policy->cpus;
+  if (target == cpu || now < hmk_load64(&pool->policy->hog_until[target])) return;
+  carrier->before = now - carrier->met_at;
+  carrier->met_at = now;
+  carrier->trial = PROMOTE_AFTER;
+  set_affinity(target, pool->policy->cpus);
+}
+
+static void end_trial(struct hmk_carrier *carrier, uint64_t now) {
+  struct hmk_pool *pool = carrier->pool;
+  uint64_t millisecond = pool->policy->tick_khz;
+  int better = now - carrier->met_at < carrier->before;
+  carrier->trial_pause = better ? millisecond : carrier->trial_pause * 2;
+  if (carrier->trial_pause < millisecond) carrier->trial_pause = millisecond;
+  if (carrier->trial_pause > 1024 * millisecond) carrier->trial_pause = 1024 * millisecond;
+  carrier->no_trial_until = now + carrier->trial_pause;
+  set_affinity(NO_CPU, pool->policy->cpus);
+  if (better) atomic_fetch_add_explicit((_Atomic uint32_t *)&pool->shared->promoted, 1, memory_order_relaxed);
+}
+
+static void consider_promotion(struct hmk_carrier *carrier, uint32_t cpu, uint32_t caller_cpu) {
+  if (carrier->trial) {
+    if (--carrier->trial == 0) end_trial(carrier, hmk_ticks());
+    return;
+  }
+  if (caller_cpu != cpu) {
+    carrier->together = 0;
+    return;
+  }
+  if (carrier->together++ == 0) carrier->met_at = hmk_ticks();
+  if (carrier->together <= PROMOTE_AFTER) return;
+  carrier->together = 0;
+  begin_trial(carrier, cpu, hmk_ticks());
+}
+
 /* Where to run is the core's decision, published in the pool's shared page; obeying it is the carrier's, since a
- * client may not move a thread of another user. Promotion: caller and carrier met on one CPU while another is free. */
+ * client may not move a thread of another user. */
 static void obey_placement(struct hmk_carrier *carrier, uint32_t cpu, uint32_t caller_cpu) {
   struct hmk_pool *pool = carrier->pool;
   struct hmk_pool_shared *shared = pool->shared;
   uint32_t epoch = hmk_load(&shared->place_epoch);
-  uint32_t target = HMK_GET(shared->place_cpu);
   uint32_t mode = HMK_GET(shared->placement);
+  if (pool->polled) return;
   if (epoch != carrier->epoch) {
+    uint32_t target = HMK_GET(shared->place_cpu);
     carrier->epoch = epoch;
-    carrier->together = 0;
+    carrier->together = carrier->trial = 0;
     set_affinity(mode == HMK_PLACE_PINNED && target < pool->policy->cpus ? target : NO_CPU, pool->policy->cpus);
     return;
   }
-  if (mode == HMK_PLACE_PINNED || caller_cpu >= pool->policy->cpus) return;
-  if (mode == HMK_PLACE_SAME) {
-    if (caller_cpu != cpu) set_affinity(caller_cpu, pool->policy->cpus);
-    return;
-  }
-  carrier->together = caller_cpu == cpu ? carrier->together + 1 : 0;
-  if (carrier->together < PROMOTE_AFTER || target >= pool->policy->cpus || target == cpu) return;
-  carrier->together = 0;
-  set_affinity(target, pool->policy->cpus);
-  atomic_fetch_add_explicit((_Atomic uint32_t *)&shared->promoted, 1, memory_order_relaxed);
+  if (caller_cpu >= pool->policy->cpus) return;
+  if (mode == HMK_PLACE_SAME && caller_cpu != cpu) set_affinity(caller_cpu, pool->policy->cpus);
+  if (mode == HMK_PLACE_FREE) consider_promotion(carrier, cpu, caller_cpu);
 }
 
 /* Serve the request in the slot and publish the reply; whether the caller must be woken. For a Python service the
@@ -155,7 +193,8 @@ static void serve(struct hmk_carrier *carrier) {
                           .phases = ~(HMK_BIT(HMK_PHASE_REQUEST) | HMK_BIT(HMK_PHASE_CANCELLED)) & 0xffff,
                           .policy = carrier->pool->policy,
                           .command = &carrier->command,
-                          .waits = carrier->record->waits};
+                          .waits = carrier->record->waits,
+                          .manners = &carrier->manners};
   while (hmk_load(&carrier->command) == COMMAND_RUN) {
     wait.peer_cpu = HMK_GET(leg->caller_cpu);
     wait.sleep_at_once = sleep_at_once(carrier);

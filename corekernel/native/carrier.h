@@ -37,9 +37,15 @@ struct hmk_carrier {
   uint32_t reserved;
   uint32_t sequence;
   uint32_t missed;
+  struct hmk_manners manners;
   uint32_t probe;
   uint32_t epoch;
-  uint32_t together;
+  uint32_t together; /* calls in a row on the caller's CPU */
+  uint32_t trial; /* calls left of a trial on another CPU */
+  uint64_t met_at;
+  uint64_t before; /* ticks that the calls before the trial took */
+  uint64_t no_trial_until;
+  uint64_t trial_pause;
   uint32_t cpu; /* of the last call */
   uint32_t caller_cpu; /* of the last call */
   void *python_state;

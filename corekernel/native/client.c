@@ -129,7 +129,8 @@ static int64_t await(struct hmk_link *link, const struct hmk_message *message) {
                           .phases = HMK_BIT(HMK_PHASE_REQUEST) | HMK_BIT(HMK_PHASE_NESTED_REPLY),
                           .policy = link->policy,
                           .deadline = link->deadline,
-                          .waits = link->waits};
+                          .waits = link->waits,
+                          .manners = &link->manners};
   for (;;) {
     wait.peer_cpu = HMK_GET(leg->carrier_cpu);
     enum hmk_wait_end why = hmk_wait_phase(&wait);

@@ -148,6 +148,7 @@ int64_t hmk_call_back(struct hmk_context *context, const struct hmk_message *mes
                           .policy = carrier->pool->policy,
                           .command = &carrier->command,
                           .waits = waits,
+                          .manners = &carrier->manners,
                           .peer_cpu = HMK_GET(leg->caller_cpu)};
   enum hmk_wait_end why;
   do {

@@ -90,7 +90,10 @@ static inline void hmk_copy(void *to, const void *from, size_t length) {
     for (; length; length--) *target++ = *source++;
     return;
   }
-  __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(length)::"memory");
+  /* By words here too: the byte form is up to twenty times slower for some alignments of source and target. */
+  size_t words = length / 8;
+  __asm__ volatile("rep movsq" : "+D"(target), "+S"(source), "+c"(words)::"memory");
+  for (length &= 7; length; length--) *target++ = *source++;
 }
 
 static inline long hmk_syscall(long number, long a, long b, long c, long d) {
@@ -119,6 +122,7 @@ struct hmk_wait {
   const uint32_t *command; /* a private word; non-zero ends the wait; may be NULL */
   uint64_t deadline; /* ticks, 0 none */
   uint64_t *waits; /* spun, yielded, slept */
+  struct hmk_manners *manners;
   uint32_t sleep_at_once;
   uint32_t state; /* out: the state that ended the wait */
   uint32_t slept; /* out: it came to sleeping */

@@ -159,7 +159,8 @@ static void make_new(struct hmk_pool *pool, struct hmk_carrier *carrier, uint32_
   carrier->index = index;
   carrier->record = &pool->records[index];
   memset(carrier->record, 0, sizeof *carrier->record);
-  carrier->missed = carrier->probe = carrier->epoch = carrier->together = 0;
+  carrier->missed = carrier->probe = carrier->epoch = carrier->together = carrier->trial = 0;
+  carrier->no_trial_until = carrier->trial_pause = 0;
   carrier->python_state = carrier->python_key = NULL;
   carrier->next = NULL;
   carrier->context.carrier = pool->base + index;

@@ -14,6 +14,9 @@
 
 #define HOG_FIRST_US 1000
 #define HOG_LONGEST_US 1000000
+#define COURTESY_LEAST_US 5
+#define COURTESY_MOST_US 200
+#define ALONE_US 2
 
 struct timespec64 {
   int64_t seconds;
@@ -65,6 +68,24 @@ static void found_quick(struct hmk_wait_policy *policy, uint32_t cpu) {
   if (backoff) hmk_store64(&policy->hog_backoff[cpu], backoff < 4000 ? 0 : backoff / 4);
 }
 
+/* Whoever spins keeps its CPU, and of the pairs that share the CPUs one could keep both for a whole time slice while the
+ * others, which yield, starve. So a spinner yields first: each time while somebody else wants the CPU, seldom while nobody does. */
+static void be_courteous(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
+  struct hmk_wait_policy *policy = wait->policy;
+  struct hmk_manners *manners = wait->manners;
+  uint64_t tick_us = policy->tick_khz / 1000 + 1;
+  if (now - manners->gave < manners->interval || cpu >= HMK_MAX_CPUS || now < hmk_load64(&policy->hog_until[cpu]))
+    return;
+  hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
+  manners->gave = hmk_ticks();
+  uint64_t took = manners->gave - now;
+  if (took > policy->hog) found_hog(policy, cpu, manners->gave);
+  if (took >= ALONE_US * tick_us)
+    manners->interval = 0;
+  else if (manners->interval < COURTESY_MOST_US * tick_us)
+    manners->interval = manners->interval * 2 + COURTESY_LEAST_US * tick_us;
+}
+
 static int yield(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
   struct hmk_wait_policy *policy = wait->policy;
   uint64_t until = now + policy->yield;
@@ -73,6 +94,7 @@ static int yield(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
     hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
     uint64_t after = hmk_ticks();
     int done = ended(wait);
+    wait->manners->gave = after;
     if (after - now > policy->hog) {
       found_hog(policy, cpu, after);
       return done;
@@ -114,6 +136,7 @@ enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait) {
   if (!wait->sleep_at_once) {
     uint64_t now = hmk_ticks_cpu(&cpu);
     int apart = wait->peer_cpu != cpu || policy->spin_same;
+    if (policy->yield && apart) be_courteous(wait, cpu, now);
     if (policy->spin && apart && spin(wait, now + policy->spin)) {
       hmk_count64(&wait->waits[0], 1);
       return HMK_WAIT_DONE;

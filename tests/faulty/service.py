@@ -2,6 +2,7 @@
 
 * `work` says "working" on the console, then sleeps instead of burning a CPU;
 * `chain` with a depth of `HOLD` or more says "holding" and goes on only after `HOLD_SECONDS`;
+* `release` ends the waits in `block` that have begun, so that later ones wait again;
 * `fail` tries, as a service, what the composition does not allow it (option `reach`: a service to open), and says
   on the console what became of it;
 * option `refuse_to_start` raises while the service is made;
@@ -27,6 +28,8 @@ class Service(Echo):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self._environment = environment
+        self._releases = 0
+        self._waiting: dict[tuple[int, int], int] = {}
         if environment.options.get("refuse_to_start"):
             raise RuntimeError("this service does not want to")
         if name := environment.options.get("reach_at_start"):
@@ -36,6 +39,18 @@ class Service(Echo):
         """See the module."""
         self._environment.log("working")
         time.sleep(ns / 1e9)
+
+    def block(self, caller: Caller) -> None:
+        """See the module."""
+        key = caller.client, caller.thread
+        since = self._waiting.setdefault(key, self._releases)
+        self._changed.wait_for(caller, lambda: self._releases != since)
+        del self._waiting[key]
+
+    def release(self, caller: Caller) -> None:
+        """See the module."""
+        self._releases += 1
+        self._changed.notify()
 
     def chain(self, caller: Caller, depth: int) -> int:
         """See the module."""

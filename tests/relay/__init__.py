@@ -1,0 +1,1 @@
+"""A test service that hands calls on as told."""

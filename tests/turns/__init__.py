@@ -1,0 +1,1 @@
+"""A test service that hands out turns."""
