@@ -16,6 +16,7 @@ makes no difference between them but for their rights.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import threading
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from corekernel import dispatcher
 from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
 from corekernel.dispatcher import Frames, Link, Mapping, Variant, WaitPolicy
-from corekernel.errors import CallError, Denied, HmkError, NoSuchService, Status, TooBig
+from corekernel.errors import CallError, DeadlineExceeded, Denied, HmkError, NoSuchService, Status, TooBig
 from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, Payload, Registers, Reply
 
 GREET_SECONDS = 10.0
@@ -284,25 +285,34 @@ class Attachment:
 
     # ---- sessions and slots
 
-    def session(self, service: str) -> Session:
-        """The session to the living generation of a service; waits while the service restarts."""
-        self.here()
-        with self._locks.setdefault(service, threading.Lock()):
-            session = self._sessions.get(service)
-            if session is None:
-                session = self._open(service, self._dead.get(service, -1))
-                self._sessions[service] = session
-            return session
+    def session(self, service: str, until: float = math.inf) -> Session:
+        """The session to the living generation of a service; waits while the service restarts.
 
-    def _open(self, service: str, after: int) -> Session:
-        """A session of a generation later than `after`; the core says when there is none yet."""
+        Args:
+            service: its name.
+            until: give up at that time (`time.monotonic`).
+
+        Raises:
+            DeadlineExceeded: it has not come back in time.
+        """
+        self.here()
         pause = FIRST_PAUSE_SECONDS
-        while True:
-            reply, fds = self.ask({"do": "open", "service": service, "after": after})
-            if fds:
-                return Session(service, int(reply["generation"]), fds[0])
+        while (session := self._sessions.get(service) or self._open(service)) is None:
+            if time.monotonic() > until:
+                raise DeadlineExceeded(f"{service} has not come back in time")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return session
+
+    def _open(self, service: str) -> Session | None:
+        """A session of a generation later than the last that died; None when there is none yet."""
+        with self._locks.setdefault(service, threading.Lock()):
+            if service not in self._sessions:
+                request = {"do": "open", "service": service, "after": self._dead.get(service, -1)}
+                reply, fds = self.ask(request)
+                if fds:
+                    self._sessions[service] = Session(service, int(reply["generation"]), fds[0])
+            return self._sessions.get(service)
 
     def bury(self, session: Session) -> None:
         """Note that the service of a session has died: the next session is of a later generation."""
@@ -340,7 +350,7 @@ class Attachment:
 
     # ---- links of the calling thread
 
-    def held(self, service: str) -> Held:
+    def held(self, service: str, until: float = math.inf) -> Held:
         """The calling thread's links to a service; its first call binds all pre-bound services at once."""
         by_service: dict[str, Held] | None = getattr(self._local, "held", None)
         if by_service is None:
@@ -349,7 +359,7 @@ class Attachment:
                 self._prebind(name, by_service)
         held = by_service.get(service)
         if held is None:
-            held = by_service[service] = Held(self.session(service))
+            held = by_service[service] = Held(self.session(service, until))
         return held
 
     def _prebind(self, service: str, by_service: dict[str, Held]) -> None:
@@ -438,8 +448,9 @@ class RemotePort:
 
     def _first_link(self) -> Link:
         """A link of this thread that can take a call, in a living generation."""
+        until = math.inf if self.timeout is None else time.monotonic() + self.timeout
         while True:
-            held = self._attachment.held(self.service)
+            held = self._attachment.held(self.service, until)
             try:
                 link = self._attachment.another_link(held, self._prepare)
             except SessionDied:

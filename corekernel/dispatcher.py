@@ -93,18 +93,21 @@ class WaitPolicy:
 
 
 class Mapping:
-    """A whole shared object mapped here, and its address for C."""
+    """A whole shared object mapped here. It holds no descriptor, and lasts as long as it or a view of it does.
+
+    Attributes:
+        buffer: its address, for C.
+        memory: a view of it, read-only if the mapping is.
+    """
 
     def __init__(self, fd: int, size: int, writable: bool = True) -> None:
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self.memory = mmap.mmap(fd, size, mmap.MAP_SHARED, protection)
-        self.buffer = ffi.from_buffer(self.memory)
+        address = lib.hmk_map(fd, size, int(writable))
+        if address == ffi.NULL:
+            raise OSError(ffi.errno, f"an object of {size} bytes could not be mapped")
         self.size = size
-
-    def close(self) -> None:
-        """Unmap; nothing may use the address afterwards."""
-        ffi.release(self.buffer)
-        self.memory.close()
+        self.buffer = ffi.gc(address, lambda pointer: lib.hmk_unmap(pointer, size))
+        view = memoryview(ffi.buffer(self.buffer, size))
+        self.memory = view if writable else view.toreadonly()
 
 
 class Frames:
@@ -125,10 +128,6 @@ class Frames:
     def kill(self, index: int) -> None:
         """Core only: end whatever goes on in a slot whose service is dead."""
         lib.hmk_frames_kill(self.slots, index)
-
-    def close(self) -> None:
-        """Unmap."""
-        self.mapping.close()
 
 
 class Link:
@@ -370,10 +369,6 @@ class PoolPage:
         for at in range(max(0, head - lib.HMK_TRACE_EVENTS), head):
             event = self._trace[at % lib.HMK_TRACE_EVENTS]
             yield {name: int(getattr(event, name)) for name, _ in ffi.typeof("struct hmk_trace_event").fields}
-
-    def close(self) -> None:
-        """Unmap."""
-        self._mapping.close()
 
 
 class CarrierPool:

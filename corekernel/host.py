@@ -25,7 +25,7 @@ from typing import Any
 
 from corekernel import dispatcher
 from corekernel.attachment import Attachment, Held, RemotePort
-from corekernel.channel import Channel, ChannelClosed, Message
+from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
 from corekernel.dispatcher import CarrierPool, Frames, Link, Mapping, PoolPage, Variant, WaitPolicy
 from corekernel.errors import HmkError, NoSuchService, Status, WouldWait
 from corekernel.local_port import LocalPort
@@ -247,6 +247,9 @@ class Host:
                 continue
             except ChannelClosed:
                 return
+            except ChannelError as error:  # nothing the core says is refused: start afresh rather than out of step
+                print(f"the core said what cannot be understood: {error}", file=sys.stderr)
+                return
             if message.get("do") == "stop":
                 return
             self._serve(message, fds)
@@ -375,10 +378,10 @@ class Host:
         local = self._locals[message["service"]]
         carrier = local.by_slot.get((message["client"], message["slot"]))
         if carrier is None:
-            raise NoSuchService("that slot is not bound any more")
+            return {"error": "unbound"}
         mapping = Mapping(fds[0], message["size"])
         local.buffers.setdefault(carrier, []).append(mapping)
-        local.records[carrier].bulk = memoryview(mapping.memory).toreadonly()
+        local.records[carrier].bulk = mapping.memory.toreadonly()
         local.pool.set_bulk(carrier, mapping)
         return {"ok": True}
 

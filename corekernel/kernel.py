@@ -78,7 +78,7 @@ class Kernel:
         table = self.objects.create(Kind.STATE, "processes", PROCESS_TABLE_SIZE, 0)
         self.process_object = table
         self._table_memory = Mapping(table.fd, PROCESS_TABLE_SIZE)
-        self.processes = ProcessTable(memoryview(self._table_memory.memory))
+        self.processes = ProcessTable(self._table_memory.memory)
         self.supervisor.plan((CORE_SERVICE, *composition.services))
         self._assign()
         self.clients = Clients(self)

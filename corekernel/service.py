@@ -59,7 +59,7 @@ class Environment:
         """
         if name not in self._objects:
             raise NoSuchService(f"{self.name} was granted no object {name!r}")
-        return memoryview(self._objects[name].memory)
+        return self._objects[name].memory
 
     def condition(self) -> Condition:
         """A new condition; callers that go away are dropped from it."""

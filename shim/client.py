@@ -159,7 +159,7 @@ class System:
                 mapping = dispatcher.Mapping(fds[0], int(reply["size"]), writable=False)
             finally:
                 os.close(fds[0])
-            self._table = ProcessTable(memoryview(mapping.memory))
+            self._table = ProcessTable(mapping.memory)
         return list(self._table)
 
     def spawn(self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str = "/") -> int:

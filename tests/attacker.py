@@ -106,7 +106,8 @@ def threads_besides_carriers(box: Box, service: str) -> int:
 
     def count() -> int:
         pool = box.service(service)["pool"]
-        return len(os.listdir(f"/proc/{box.pid(service)}/task")) - pool["bound"] - pool["free"] - pool["reserved"]
+        carriers = sum(int(pool[state]) for state in ("bound", "free", "reserved"))
+        return len(os.listdir(f"/proc/{box.pid(service)}/task")) - carriers
 
     return until(lambda: (before := count()) == count() and before, "the pool comes to rest")
 

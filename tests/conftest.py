@@ -282,7 +282,7 @@ class Box:
         text, position = "", 0
         while True:
             reply = self.ask("logs", after=position)
-            text, position = text + reply["text"], reply["position"]
+            text, position = text + str(reply["text"]), int(reply["position"])
             if not reply["text"]:
                 return text
 

@@ -219,9 +219,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
-requests = st.fixed_dictionaries(
-    {"do": st.sampled_from(REQUESTS) | values}, optional=dict.fromkeys(FIELDS, values)
-)
+requests = st.fixed_dictionaries({"do": st.sampled_from(REQUESTS) | values}, optional=dict.fromkeys(FIELDS, values))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

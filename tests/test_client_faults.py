@@ -340,6 +340,31 @@ def test_short_lived_threads_take_no_more_stacks_than_run_at_once(unharmed: Box)
     assert unharmed.bound("echo") <= 12
 
 
+def test_a_thread_that_waits_for_a_condition_stops_no_other_thread(unharmed: Box) -> None:
+    mine = unharmed.attach()
+    waiting, quick = mine.client("faulty", timeout=3.0), mine.client("faulty")
+    turns, stop = threading.Semaphore(0), threading.Event()
+
+    def release() -> None:
+        while turns.acquire(timeout=10) and not stop.is_set():
+            while not done.wait(0.001):  # the waiting thread has the interpreter to itself
+                quick.release()
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    try:
+        for _ in range(1500):
+            done = threading.Event()
+            turns.release()
+            waiting.block()
+            done.set()
+    finally:
+        done.set()
+        stop.set()
+        turns.release()
+        releasing.join()
+
+
 def test_many_threads_calling_at_once_all_get_their_own_answers(unharmed: Box) -> None:
     mine, wrong = unharmed.attach(), []
 

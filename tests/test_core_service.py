@@ -75,7 +75,12 @@ def test_many_sleep_at_once_and_each_wakes_at_its_time(system: shim.System) -> N
 
 def test_sleepers_with_one_deadline_all_wake(system: shim.System) -> None:
     deadline, awake = now() + 50 * MS, []
-    threads = [threading.Thread(target=lambda: (system.core.sleep_until(deadline), awake.append(1))) for _ in range(6)]
+
+    def body() -> None:
+        system.core.sleep_until(deadline)
+        awake.append(1)
+
+    threads = [threading.Thread(target=body) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -165,7 +170,11 @@ def test_absurd_times_are_refused_or_kept_and_the_clock_goes_on(system: shim.Sys
 
 
 def test_a_sleeper_that_is_killed_harms_nobody(system: shim.System, _plain: Box) -> None:
-    child = _plain.client(lambda s, tell: (tell("on"), s.sleep(0.2)), timeout=None)
+    def body(system: shim.System, tell: Tell) -> None:
+        tell("on")
+        system.sleep(0.2)
+
+    child = _plain.client(body, timeout=None)
     child.hear()
     child.waits()
     child.kill()

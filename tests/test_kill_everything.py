@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,10 @@ import shim
 from corekernel import boot, composition
 from corekernel.attachment import Detached
 from corekernel.boot import BootError
+from corekernel.channel import Channel, close_all
+from corekernel.dispatcher import ABI_VERSION
 from corekernel.errors import CallError, ServiceDied
-from tests.conftest import Boots, Box, Child, Tell, alive, children_of, stat_of, system_name, until
+from tests.conftest import Boots, Box, Child, Tell, alive, children_of, raw_connection, stat_of, system_name, until
 
 COMPOSITIONS = ("default", "bench", "isolated", "monolith")
 
@@ -265,6 +268,32 @@ def test_a_storm_of_dying_clients_gives_every_stack_back(bench: Box) -> None:
     child.kill()
     until(lambda: bench.bound("echo") == 0, "all stacks are back")
     until(lambda: bench.status()["clients"] == [], "no client is left")
+
+
+def test_more_deaths_than_a_busy_service_can_hear_of_at_once_give_every_stack_back(bench: Box) -> None:
+    def ask(channel: Channel, request: dict[str, Any]) -> None:
+        channel.send(request)
+        reply, fds = channel.recv(10)
+        close_all(fds)
+        assert "error" not in reply, reply
+
+    def many(tell: Tell) -> None:
+        channels = [raw_connection(bench.name) for _ in range(500)]
+        for channel in channels:
+            ask(channel, {"do": "attach", "abi": ABI_VERSION, "name": "one of many"})
+            ask(channel, {"do": "open", "service": "cecho"})
+            ask(channel, {"do": "bind", "service": "cecho", "generation": 1, "slots": [0]})
+        tell("ready")
+        tell.pause()
+
+    child = bench.child(many)
+    assert child.hear(60.0) == "ready"
+    assert bench.bound("cecho") == 500
+    with bench.frozen("cecho"):
+        child.kill()
+        until(lambda: bench.status()["clients"] == [], "no client is left")
+    until(lambda: bench.bound("cecho") == 0, "all stacks are back")
+    assert bench.attach().client("cecho").echo(b"x") == b"x"
 
 
 def test_more_clients_than_the_process_table_holds_come_and_go(system: Boots) -> None:

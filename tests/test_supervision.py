@@ -238,6 +238,8 @@ def test_a_service_that_dies_too_often_stays_down_and_says_so(system: Boots) -> 
     for _ in range(2):
         box.recovered("echo", box.kill("echo"))
         is_reached(client, "echo")
+        until(lambda: box.service("echo")["totals"]["calls"] >= 2, "who waits has called again")
+        waiting.waits()
     box.kill("echo")
     until(lambda: box.process("echo")["state"] == "failed", "it is given up")
     with pytest.raises(NoSuchService, match="echo is down"):

@@ -17,6 +17,7 @@
 #define NO_CPU 0xffffffffu
 #define PROMOTE_AFTER 64
 #define PROBE_EVERY 64
+#define QUIET_PHASES (HMK_READY_PHASES | HMK_BIT(HMK_PHASE_DIED))
 #define DEFER_MS 2
 
 static int higher_class_runs(struct hmk_pool *pool, uint32_t priority) {
@@ -168,17 +169,22 @@ static void serve_call(struct hmk_carrier *carrier, uint32_t state) {
   obey_placement(carrier, carrier->cpu, carrier->caller_cpu);
 }
 
-/* The caller gave its request up before anybody had looked: nothing to run, but the slot must become usable again. */
+/* The caller gave its request up before anybody had looked, or wrote a phase that is not a caller's to write: nothing
+ * to run, but the slot must become usable again, and its carrier one that can be taken back. */
 static void drop_call(struct hmk_carrier *carrier, uint32_t state) {
   carrier->sequence = HMK_SEQUENCE(state);
+  if (HMK_PHASE(state) != HMK_PHASE_CANCELLED) hmk_count64(&carrier->record->forged, 1);
   hmk_swap(&carrier->slot->leg[0].state, &state, HMK_STATE(HMK_SEQUENCE(state), HMK_PHASE_REPLY));
 }
 
 /* Serve what stands in the slot, unless a command came before it: then it is for the slot's next carrier. */
 static void answer(struct hmk_carrier *carrier, uint32_t state) {
   if (hmk_load(&carrier->command) != COMMAND_RUN) return;
-  if (HMK_PHASE(state) == HMK_PHASE_REQUEST) serve_call(carrier, state);
-  if (HMK_PHASE(state) == HMK_PHASE_CANCELLED) drop_call(carrier, state);
+  if (HMK_BIT(HMK_PHASE(state)) & QUIET_PHASES) return;
+  if (HMK_PHASE(state) == HMK_PHASE_REQUEST)
+    serve_call(carrier, state);
+  else
+    drop_call(carrier, state);
 }
 
 /* Waiting for the next request is not waiting for a reply: after two waits that came to sleeping the carrier sleeps
@@ -190,7 +196,7 @@ static uint32_t sleep_at_once(struct hmk_carrier *carrier) {
 static void serve(struct hmk_carrier *carrier) {
   struct hmk_leg *leg = &carrier->slot->leg[0];
   struct hmk_wait wait = {.word = &leg->state,
-                          .phases = ~(HMK_BIT(HMK_PHASE_REQUEST) | HMK_BIT(HMK_PHASE_CANCELLED)) & 0xffff,
+                          .phases = QUIET_PHASES,
                           .policy = carrier->pool->policy,
                           .command = &carrier->command,
                           .waits = carrier->record->waits,
@@ -210,15 +216,6 @@ void hmk_park(struct hmk_carrier *carrier) {
   HMK_SET(carrier->record->state, HMK_CARRIER_FREE);
   carrier->slot = NULL;
   free(atomic_exchange(&carrier->bulk, NULL));
-  struct hmk_carrier **list = carrier->reserved ? &pool->reserve_list : &pool->free_list;
-  carrier->next_free = *list;
-  *list = carrier;
-  if (carrier->reserved)
-    pool->shared->reserved++;
-  else
-    pool->shared->free++;
-  if (carrier->was_bound) pool->shared->bound--;
-  carrier->was_bound = 0;
   HMK_SET(carrier->command, COMMAND_PARKED);
   atomic_store(&carrier->parked, 1);
   pthread_mutex_unlock(&pool->lock);

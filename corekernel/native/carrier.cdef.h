@@ -4,17 +4,17 @@
 struct hmk_context {
   uint64_t args[8];
   uint64_t rets[8];
-  char *in;               /* request payload; inline: a copy (C handlers), bulk: shared with the caller */
-  uint32_t in_length;     /* checked against its carrier's capacity */
+  char *in; /* request payload; inline: a copy (C handlers), bulk: shared with the caller */
+  uint32_t in_length; /* checked against its carrier's capacity */
   uint32_t in_bulk;
   uint32_t operation;
-  uint32_t registers;     /* checked: <= 8 */
-  uint32_t returns;       /* set by the handler: how many of rets are meant */
-  uint32_t out_length;    /* set by hmk_reply() */
+  uint32_t registers; /* checked: <= 8 */
+  uint32_t returns; /* set by the handler: how many of rets are meant */
+  uint32_t out_length; /* set by hmk_reply() */
   uint32_t out_bulk;
   uint32_t bulk_size;
-  uint32_t carrier;       /* key of the service's own binding record */
-  uint32_t client;        /* from the binding record, never from the frame */
+  uint32_t carrier; /* key of the service's own binding record */
+  uint32_t client; /* from the binding record, never from the frame */
   uint32_t depth;
   uint32_t priority;
   uint64_t deadline;
@@ -69,5 +69,7 @@ void hmk_frames_kill(struct hmk_slot *slots, uint32_t index);
 int hmk_pool_set_next(struct hmk_pool *pool, uint32_t carrier, struct hmk_link *next);
 uint64_t hmk_measure_tick_khz(void);
 uint64_t hmk_now(void);
+char *hmk_map(int fd, uint64_t size, int writable);
+void hmk_unmap(char *at, uint64_t size);
 int hmk_python_open(void);
 void hmk_policy_defaults(struct hmk_wait_policy *policy, uint64_t tick_khz, uint32_t cpus, int variant);

@@ -30,6 +30,7 @@ struct hmk_carrier {
   uint64_t kicked; /* time stamp of the last kick; the control thread's own */
   struct hmk_slot *slot; /* set while parked */
   uint32_t max_priority; /* set while parked */
+  uint32_t shelved; /* in a list of the pool */
   _Atomic(struct hmk_bulk *) bulk;
   /* the carrier's own */
   _Atomic int parked;

@@ -1,5 +1,6 @@
-/* Conditions, the end of a service's frames, and time: what needs neither half of a call. */
+/* Conditions, the end of a service's frames, mappings, and time: what needs neither half of a call. */
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "carrier.h"
@@ -25,6 +26,14 @@ void hmk_frames_kill(struct hmk_slot *slots, uint32_t index) {
   hmk_wake(word);
   hmk_wake(&slots[index].leg[0].wait_word);
 }
+
+/* Map a whole shared object; NULL with errno set when the host refuses. */
+char *hmk_map(int fd, uint64_t size, int writable) {
+  void *at = mmap(NULL, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+  return at == MAP_FAILED ? NULL : at;
+}
+
+void hmk_unmap(char *at, uint64_t size) { munmap(at, size); }
 
 uint64_t hmk_now(void) { return hmk_ticks(); }
 

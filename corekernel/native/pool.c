@@ -169,6 +169,25 @@ static void make_new(struct hmk_pool *pool, struct hmk_carrier *carrier, uint32_
   carrier->reserved = (uint32_t)reserved;
 }
 
+/* A parked carrier becomes available once the control thread has seen it park, so that none is bound anew, or ended,
+ * whose last binding has not been cleaned up. */
+static void shelve(struct hmk_carrier *carrier) {
+  struct hmk_pool *pool = carrier->pool;
+  if (carrier->shelved) return;
+  carrier->shelved = 1;
+  struct hmk_carrier **list = carrier->reserved ? &pool->reserve_list : &pool->free_list;
+  pthread_mutex_lock(&pool->lock);
+  carrier->next_free = *list;
+  *list = carrier;
+  if (carrier->reserved)
+    pool->shared->reserved++;
+  else
+    pool->shared->free++;
+  if (carrier->was_bound) pool->shared->bound--;
+  carrier->was_bound = 0;
+  pthread_mutex_unlock(&pool->lock);
+}
+
 /* Create up to `count` carriers; how many were. Only the control thread calls this and what follows. */
 int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved) {
   uint32_t made = 0, index;
@@ -186,6 +205,7 @@ int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved) {
     if (index >= pool->shared->carriers) HMK_SET(pool->shared->carriers, index + 1);
     pool->shared->created++;
     while (!atomic_load(&carrier->parked)) sched_yield();
+    shelve(carrier);
   }
   return (int)made;
 }
@@ -196,6 +216,7 @@ static struct hmk_carrier *take_from(struct hmk_pool *pool, struct hmk_carrier *
   if (carrier) {
     *list = carrier->next_free;
     --*counter;
+    carrier->shelved = 0;
     atomic_store(&carrier->parked, 0);
   }
   pthread_mutex_unlock(&pool->lock);
@@ -275,6 +296,7 @@ static int close_slot(struct hmk_carrier *carrier) {
   uint32_t *word = &carrier->slot->leg[0].state;
   uint32_t state = hmk_load(word);
   do {
+    if (HMK_PHASE(state) == HMK_PHASE_DIED) return 0; /* final: no request comes here any more */
     if (!(HMK_READY_PHASES & HMK_BIT(HMK_PHASE(state)))) return -1;
   } while (!hmk_swap(word, &state, (state & ~(uint32_t)HMK_SLEEP) | HMK_UNBOUND));
   return 0;
@@ -296,7 +318,10 @@ int hmk_pool_unbind(struct hmk_pool *pool, uint32_t index, int force) {
 /* Whether the carrier has left its slot; a kick, in case it sleeps on a futex its client has tampered with. */
 int hmk_pool_parked(struct hmk_pool *pool, uint32_t index) {
   struct hmk_carrier *carrier = &pool->carriers[index];
-  if (atomic_load(&carrier->parked)) return 1;
+  if (atomic_load(&carrier->parked)) {
+    shelve(carrier);
+    return 1;
+  }
   /* Kicks as fast as we are asked would keep the carrier in its signal handler for ever. */
   uint64_t now = hmk_ticks();
   if (now - carrier->kicked < KICK_EVERY_US * (pool->policy->tick_khz / 1000 + 1)) return 0;

@@ -63,8 +63,10 @@ static PyObject *outcome(struct hmk_link *link, int64_t status, uint32_t returns
 }
 
 static int64_t finish(struct hmk_link *link) {
-  if (hmk_reply_soon(link)) return hmk_finish(link, &link->message);
   int64_t status;
+  /* WAIT is an answer too, and a long wait follows it. */
+  if (hmk_reply_soon(link) && HMK_GET(link->slot->leg[0].status) != HMK_E_WAIT)
+    return hmk_finish(link, &link->message);
   Py_BEGIN_ALLOW_THREADS;
   status = hmk_finish(link, &link->message);
   Py_END_ALLOW_THREADS;
