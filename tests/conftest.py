@@ -24,7 +24,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -43,6 +43,7 @@ Facts = dict[str, Any]
 PATIENCE = 20.0
 CALL_SECONDS = 15.0
 SETTLE_SECONDS = 10.0
+CONSOLE_SHOWN = 4000
 FAULTY = """
 [service.faulty]
 module = "tests.faulty"
@@ -228,7 +229,21 @@ def system_name(what: str = "") -> str:
     return f"test-{os.getpid()}-{next(_names)}{what}"
 
 
-@dataclass
+_living: list[Box] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure, show the end of the console of every system that is up."""
+    report = yield
+    if report.failed:
+        for box in _living:
+            with contextlib.suppress(Exception):
+                report.sections.append((f"console of {box.name}", box.log()[-CONSOLE_SHOWN:]))
+    return report
+
+
+@dataclass(eq=False)
 class Box:
     """A running system under test."""
 
@@ -381,6 +396,8 @@ class Box:
         """End it, whatever state it is in."""
         for child in self.children:
             child.close()
+        if self in _living:
+            _living.remove(self)
         if self._observer is not None:
             self._observer.close()
         self.running.kill()
@@ -401,7 +418,9 @@ def boot_box(directory: Path, base: str, text: str, **options: Any) -> Box:
     path = directory / f"{name}.toml"
     path.write_text(f'inherit = "{base}"\n{text}')
     checked = composition.load(path)
-    return Box(boot.launch(name, checked, **options), checked)
+    box = Box(boot.launch(name, checked, **options), checked)
+    _living.append(box)
+    return box
 
 
 @pytest.fixture

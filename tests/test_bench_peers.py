@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,16 +36,20 @@ from bench.stats import Row, fairness, read_rows, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 BRIEF_S = 0.002
+SETTLE_S = 5.0
 LIMITS = ("/proc/sys/fs/mqueue/msgsize_max", "/proc/sys/kernel/msgmax", "/proc/sys/kernel/msgmnb")
+
+
+def children() -> set[int]:
+    """Processes below this one."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 def traces() -> dict[str, object]:
     """What a bench could leave behind, and what it could have changed."""
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
     shared = {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("hmkbench-")}
     files = {path.name for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith("hmkbench-")}
     return {
-        "children": children,
         "shared": shared,
         "files": files,
         "queues": len(Path("/proc/sysvipc/msg").read_text().splitlines()),
@@ -56,9 +61,16 @@ def traces() -> dict[str, object]:
 
 @pytest.fixture
 def no_residue() -> Iterator[None]:
-    before = traces()
+    before, old = traces(), children()
     yield
+    give_up = time.monotonic() + SETTLE_S
+    while (traces() != before or children() - old) and time.monotonic() < give_up:
+        # A server whose cell was killed becomes ours, as does every orphan of this run, and ends in its own time.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        time.sleep(BRIEF_S)
     assert traces() == before
+    assert not children() - old
 
 
 @pytest.mark.usefixtures("no_residue")

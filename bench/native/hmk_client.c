@@ -12,7 +12,7 @@
 #include "hmk.h"
 
 struct bench_call {
-  uintptr_t link;     /* of struct hmk_link */
+  uintptr_t link; /* of struct hmk_link */
   uint32_t operation; /* of the interface bench_echo */
   uint32_t registers; /* 0, or 1: `argument` is passed */
   uint64_t argument;

@@ -34,14 +34,14 @@ static uint64_t now_ns(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void publish(_Atomic uint32_t* word, uint32_t value, int spin) {
+static void publish(_Atomic uint32_t *word, uint32_t value, int spin) {
   /* Release: the payload is written before the number; pairs with the acquire loads in await(). */
   atomic_store_explicit(word, value, memory_order_release);
   if (!spin) syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 /* Wait until the word leaves `old`. The kernel re-checks the word, so no wake-up can be missed. */
-static void await(_Atomic uint32_t* word, uint32_t old, int spin) {
+static void await(_Atomic uint32_t *word, uint32_t old, int spin) {
   while (atomic_load_explicit(word, memory_order_acquire) == old) {
     if (spin)
       __builtin_ia32_pause();
@@ -51,8 +51,8 @@ static void await(_Atomic uint32_t* word, uint32_t old, int spin) {
 }
 
 /* Serve for ever: the process is killed when the measurement is over. */
-static void raw_serve(void* memory, size_t payload, int spin) {
-  struct raw_area* area = memory;
+static void raw_serve(void *memory, size_t payload, int spin) {
+  struct raw_area *area = memory;
   for (uint32_t sequence = 0;; sequence++) {
     await(&area->request, sequence, spin);
     memcpy(area->payload + payload, area->payload, payload);
@@ -60,7 +60,7 @@ static void raw_serve(void* memory, size_t payload, int spin) {
   }
 }
 
-static void call(struct raw_area* area, size_t payload, int spin, const void* in, void* out) {
+static void call(struct raw_area *area, size_t payload, int spin, const void *in, void *out) {
   uint32_t sequence = atomic_load_explicit(&area->request, memory_order_relaxed);
   memcpy(area->payload, in, payload);
   publish(&area->request, sequence + 1, spin);
@@ -72,9 +72,9 @@ static void call(struct raw_area* area, size_t payload, int spin, const void* in
  * Call until `budget_ns` has passed or `capacity` samples are taken; returns how many. One clock reading per call,
  * shared by neighbouring samples, is part of each sample (20 to 30 ns).
  */
-static size_t raw_measure(void* memory, size_t payload, int spin, const void* in, void* out, uint64_t budget_ns,
-                          uint64_t* samples, size_t capacity) {
-  struct raw_area* area = memory;
+static size_t raw_measure(void *memory, size_t payload, int spin, const void *in, void *out, uint64_t budget_ns,
+                          uint64_t *samples, size_t capacity) {
+  struct raw_area *area = memory;
   uint64_t before = now_ns(), end = before + budget_ns;
   size_t n = 0;
   while (n < capacity && before < end) {

@@ -90,20 +90,20 @@
 /* One request and its reply: 4 KiB. */
 struct hmk_leg {
   /* line 0: the doorbell; the two parties write it in turn */
-  uint32_t state;        /* both; see above (leg 0 of a slot only) */
-  uint32_t caller_cpu;   /* caller */
-  uint32_t carrier_cpu;  /* carrier */
-  uint16_t operation;    /* caller */
-  uint8_t registers;     /* caller: how many of args are meant */
-  uint8_t flags;         /* caller: HMK_LEG_BULK; carrier: HMK_LEG_REPLY_BULK */
-  uint32_t length;       /* caller: request payload, bytes */
+  uint32_t state; /* both; see above (leg 0 of a slot only) */
+  uint32_t caller_cpu; /* caller */
+  uint32_t carrier_cpu; /* carrier */
+  uint16_t operation; /* caller */
+  uint8_t registers; /* caller: how many of args are meant */
+  uint8_t flags; /* caller: HMK_LEG_BULK; carrier: HMK_LEG_REPLY_BULK */
+  uint32_t length; /* caller: request payload, bytes */
   uint32_t reply_length; /* carrier: reply payload, bytes */
-  int64_t status;        /* carrier */
-  uint64_t issued;       /* caller: time stamp counter when issued */
-  uint64_t deadline;     /* caller: time stamp counter, 0 none; advisory for the service */
-  uint64_t charged;      /* carrier: time stamp ticks of handler time charged to the caller so far */
-  uint8_t depth;         /* caller: calls above this one in the chain */
-  uint8_t priority;      /* caller: HMK_PRIORITY_*; no more than its binding allows */
+  int64_t status; /* carrier */
+  uint64_t issued; /* caller: time stamp counter when issued */
+  uint64_t deadline; /* caller: time stamp counter, 0 none; advisory for the service */
+  uint64_t charged; /* carrier: time stamp ticks of handler time charged to the caller so far */
+  uint8_t depth; /* caller: calls above this one in the chain */
+  uint8_t priority; /* caller: HMK_PRIORITY_*; no more than its binding allows */
   uint16_t reserved0;
   uint32_t wait_sequence; /* carrier: wait word as it was before the handler answered WAIT */
   /* line 1 */
@@ -125,29 +125,29 @@ struct hmk_slot {
 /* Shared between a service and the core, one per service process: what the pool does, and what the core asks of it.
  * Counters are written by the service and read by the core; they are information, never authority. */
 struct hmk_carrier_record {
-  uint32_t state;      /* HMK_CARRIER_* */
-  uint32_t client;     /* bound to this client ... */
-  uint32_t slot;       /* ... and this slot of its frames object */
-  uint32_t tid;        /* host thread id inside the service */
-  uint64_t calls;      /* served since creation */
-  uint64_t handler;    /* time stamp ticks of handler time charged to the calling thread */
-  uint64_t started;    /* time stamp of the handler now running, 0 when none */
-  uint64_t last_used;  /* time stamp of the last reply */
-  uint64_t waits[3];   /* how the last requests were awaited: spun, yielded, slept */
-  uint64_t cpu;        /* CPU it last ran on */
-  uint64_t forged;     /* frames refused: malformed, out of sequence */
+  uint32_t state; /* HMK_CARRIER_* */
+  uint32_t client; /* bound to this client ... */
+  uint32_t slot; /* ... and this slot of its frames object */
+  uint32_t tid; /* host thread id inside the service */
+  uint64_t calls; /* served since creation */
+  uint64_t handler; /* time stamp ticks of handler time charged to the calling thread */
+  uint64_t started; /* time stamp of the handler now running, 0 when none */
+  uint64_t last_used; /* time stamp of the last reply */
+  uint64_t waits[3]; /* how the last requests were awaited: spun, yielded, slept */
+  uint64_t cpu; /* CPU it last ran on */
+  uint64_t forged; /* frames refused: malformed, out of sequence */
   uint64_t handler_total; /* time stamp ticks spent in handlers since creation */
   uint64_t reserved[4];
 };
 
 struct hmk_operation_record {
   uint64_t calls;
-  uint64_t handler;       /* time stamp ticks in the handler */
+  uint64_t handler; /* time stamp ticks in the handler */
   uint32_t histogram[32]; /* request issued to reply written, log2 of ticks / 64 */
 };
 
 struct hmk_trace_event {
-  uint64_t at;       /* time stamp at the start of the handler */
+  uint64_t at; /* time stamp at the start of the handler */
   uint32_t duration; /* ticks, saturating */
   uint32_t client;
   uint16_t slot;
@@ -159,10 +159,10 @@ struct hmk_trace_event {
 
 struct hmk_pool_shared {
   /* written by the core */
-  uint32_t observe;      /* bit 0 per-operation statistics, bit 1 trace ring */
-  uint32_t placement;    /* HMK_PLACE_* */
-  uint32_t place_cpu;   /* PINNED: the CPU; FREE: the CPU to promote to, or HMK_PLACE_ANYWHERE or _NOWHERE */
-  uint32_t place_epoch;  /* bumped when the two above change */
+  uint32_t observe; /* bit 0 per-operation statistics, bit 1 trace ring */
+  uint32_t placement; /* HMK_PLACE_* */
+  uint32_t place_cpu; /* PINNED: the CPU; FREE: the CPU to promote to, or HMK_PLACE_ANYWHERE or _NOWHERE */
+  uint32_t place_epoch; /* bumped when the two above change */
   uint32_t core_reserved[12];
   /* written by the service */
   uint32_t carriers; /* records in use */
@@ -181,11 +181,11 @@ struct hmk_pool_shared {
 
 /* How this process waits (one per process; every thread of it points here). */
 struct hmk_wait_policy {
-  uint64_t spin;      /* ticks to spin when the peer is on another CPU; 0 never */
-  uint64_t yield;     /* ticks to yield; 0 never */
-  uint64_t hog;       /* a yield longer than this means a CPU hog */
-  uint64_t tick_khz;  /* time stamp ticks per millisecond */
-  uint32_t cpus;      /* CPUs online */
+  uint64_t spin; /* ticks to spin when the peer is on another CPU; 0 never */
+  uint64_t yield; /* ticks to yield; 0 never */
+  uint64_t hog; /* a yield longer than this means a CPU hog */
+  uint64_t tick_khz; /* time stamp ticks per millisecond */
+  uint32_t cpus; /* CPUs online */
   uint32_t spin_same; /* spin even when the peer is on this CPU (the `spin` variant, for measurement) */
   uint64_t hog_until[64]; /* per CPU: no yielding before this time stamp */
   uint64_t hog_backoff[64];
@@ -200,13 +200,13 @@ struct hmk_manners {
 /* A request, in the caller's private memory. */
 struct hmk_message {
   const uint8_t *in;
-  uint8_t *out;        /* NULL: leave the reply in the slot (the link says where) */
+  uint8_t *out; /* NULL: leave the reply in the slot (the link says where) */
   uint32_t in_length;
   uint32_t out_capacity;
   uint16_t operation;
   uint8_t registers;
   uint8_t interruptible; /* a signal ends the wait with HMK_E_INTERRUPTED, to be resumed or cancelled */
-  uint32_t returns;      /* how many result registers to copy out */
+  uint32_t returns; /* how many result registers to copy out */
   uint64_t args[8];
 };
 
