@@ -89,8 +89,8 @@ class Confinement:
         uid: host user id to run under; None keeps the caller's.
         gid: host group id; None means the same number as `uid`.
         memory_bytes: cap on private writable memory (heap, stacks; RLIMIT_DATA), so that Python raises
-            MemoryError instead of being killed. It counts what the process inherits from the zygote (10 to 30
-            MB). Shared objects are limited elsewhere. None: no cap.
+            MemoryError instead of being killed. What the process inherits from the zygote, and so from whoever
+            launched the system, comes on top. Shared objects are limited elsewhere. None: no cap.
         nofile: most descriptors it may hold.
         processes: most processes and threads of its user id; None: no cap.
         landlock: deny the whole file system, TCP, and signals and abstract sockets outside.
@@ -224,10 +224,17 @@ def _limit(kind: int, value: int | None) -> None:
     resource.setrlimit(kind, (value, value))
 
 
+def _private_bytes() -> int:
+    """Private writable memory of this process, in bytes."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        line = next(line for line in status if line.startswith("VmData:"))
+    return int(line.split()[1]) << 10
+
+
 def _apply_limits(wanted: Confinement) -> None:
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, wanted.nofile)
-    _limit(resource.RLIMIT_DATA, wanted.memory_bytes)
+    _limit(resource.RLIMIT_DATA, None if wanted.memory_bytes is None else wanted.memory_bytes + _private_bytes())
     _limit(resource.RLIMIT_NPROC, wanted.processes)
 
 

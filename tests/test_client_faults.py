@@ -203,8 +203,9 @@ def test_a_signal_whose_handler_returns_does_not_end_a_call(unharmed: Box) -> No
     assert 1 <= child.result() <= 5
 
 
-def test_a_signal_just_before_a_call_sleeps_is_not_lost(unharmed: Box) -> None:
-    def body(system: shim.System, tell: Tell) -> int:
+@pytest.mark.parametrize(("call", "arguments"), [("block", ()), ("work", (1_000_000_000,))])
+def test_a_signal_just_before_a_call_sleeps_is_not_lost(unharmed: Box, call: str, arguments: tuple[int, ...]) -> None:
+    def body(system: shim.System, tell: Tell) -> list[float]:
         class Alarm(Exception):
             pass
 
@@ -212,17 +213,35 @@ def test_a_signal_just_before_a_call_sleeps_is_not_lost(unharmed: Box) -> None:
             raise Alarm
 
         signal.signal(signal.SIGALRM, handler)
-        client = system.client("faulty")
-        ended = 0
-        for attempt in range(60):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.000_010 + attempt * 0.000_004)
-                client.block()
-            except Alarm:
-                ended += 1
-        return ended
+        operation = getattr(system.client("faulty", timeout=2.0), call)
+        late: list[float] = []
+        for attempt in range(40):
+            started = time.monotonic()
+            with contextlib.suppress(Alarm, DeadlineExceeded):
+                signal.setitimer(signal.ITIMER_REAL, 0.000_010 + attempt * 0.000_005)
+                operation(*arguments)
+            if time.monotonic() - started > 0.8:
+                late.append(attempt)
+        return late
 
-    assert unharmed.client(body, timeout=None).result() == 60
+    assert unharmed.client(body, timeout=None).result(60.0) == []
+    until(lambda: unharmed.bound("faulty") == 0, "all handlers have returned")
+
+
+def test_a_signal_while_a_caller_spins_is_noticed_before_it_sleeps_for_good(unharmed: Box) -> None:
+    def body(system: shim.System, tell: Tell) -> float:
+        policy = system.attachment.policy
+        client = system.client("faulty")
+        client.null()
+        policy.pointer.spin, policy.pointer.spin_same = policy.ticks(0.1), 1
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        started = time.monotonic()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.03)
+            client.work(3_000_000_000)
+        return time.monotonic() - started
+
+    assert unharmed.client(body, timeout=None).result() < 2.0
 
 
 def test_a_signal_handler_may_call_while_a_call_is_in_progress(unharmed: Box) -> None:

@@ -16,6 +16,7 @@
 
 #define NO_CPU 0xffffffffu
 #define PROMOTE_AFTER 64
+#define SETTLED_AFTER 4096
 #define PROBE_EVERY 64
 #define QUIET_PHASES (HMK_READY_PHASES | HMK_BIT(HMK_PHASE_DIED))
 #define DEFER_MS 2
@@ -46,9 +47,9 @@ static void set_affinity(uint32_t cpu, uint32_t cpus) {
 
 /* Promotion. Caller and carrier that meet on one CPU alternate there, though another may be idle: the host sees two
  * threads that are never both runnable for long. So a carrier that has met its caller PROMOTE_AFTER times in a row
- * moves away, serves as many calls there, and compares: if they took longer (that CPU was not idle after all) it is let
- * go back, and does not try again for a time that doubles up to a second. Either way the host is free to move it after
- * the trial. */
+ * moves away, serves as many calls there, and is then free again to be moved by the host. If it was right, the two stay
+ * apart. If they meet again soon (that CPU was not idle after all), the next trial waits twice as long, up to a second,
+ * so that a crowd of carriers does not push each other around. */
 static void begin_trial(struct hmk_carrier *carrier, uint32_t cpu, uint64_t now) {
   struct hmk_pool *pool = carrier->pool;
   uint32_t target = HMK_GET(pool->shared->place_cpu);
@@ -64,13 +65,12 @@ static void begin_trial(struct hmk_carrier *carrier, uint32_t cpu, uint64_t now)
 static void end_trial(struct hmk_carrier *carrier, uint64_t now) {
   struct hmk_pool *pool = carrier->pool;
   uint64_t millisecond = pool->policy->tick_khz;
-  int better = now - carrier->met_at < carrier->before;
-  carrier->trial_pause = better ? millisecond : carrier->trial_pause * 2;
-  if (carrier->trial_pause < millisecond) carrier->trial_pause = millisecond;
+  carrier->trial_pause = carrier->trial_pause ? carrier->trial_pause * 2 : millisecond;
   if (carrier->trial_pause > 1024 * millisecond) carrier->trial_pause = 1024 * millisecond;
   carrier->no_trial_until = now + carrier->trial_pause;
   set_affinity(NO_CPU, pool->policy->cpus);
-  if (better) atomic_fetch_add_explicit((_Atomic uint32_t *)&pool->shared->promoted, 1, memory_order_relaxed);
+  if (now - carrier->met_at < carrier->before)
+    atomic_fetch_add_explicit((_Atomic uint32_t *)&pool->shared->promoted, 1, memory_order_relaxed);
 }
 
 static void consider_promotion(struct hmk_carrier *carrier, uint32_t cpu, uint32_t caller_cpu) {
@@ -80,8 +80,10 @@ static void consider_promotion(struct hmk_carrier *carrier, uint32_t cpu, uint32
   }
   if (caller_cpu != cpu) {
     carrier->together = 0;
+    if (++carrier->apart == SETTLED_AFTER) carrier->trial_pause = 0;
     return;
   }
+  carrier->apart = 0;
   if (carrier->together++ == 0) carrier->met_at = hmk_ticks();
   if (carrier->together <= PROMOTE_AFTER) return;
   carrier->together = 0;

@@ -42,6 +42,7 @@ struct hmk_carrier {
   uint32_t probe;
   uint32_t epoch;
   uint32_t together; /* calls in a row on the caller's CPU */
+  uint32_t apart; /* calls in a row on another CPU */
   uint32_t trial; /* calls left of a trial on another CPU */
   uint64_t met_at;
   uint64_t before; /* ticks that the calls before the trial took */

@@ -17,6 +17,7 @@
 #define COURTESY_LEAST_US 5
 #define COURTESY_MOST_US 200
 #define ALONE_US 2
+#define LOST_US 1000
 
 struct timespec64 {
   int64_t seconds;
@@ -69,17 +70,18 @@ static void found_quick(struct hmk_wait_policy *policy, uint32_t cpu) {
 }
 
 /* Whoever spins keeps its CPU, and of the pairs that share the CPUs one could keep both for a whole time slice while the
- * others, which yield, starve. So a spinner yields first: each time while somebody else wants the CPU, seldom while nobody does. */
+ * others, which yield, starve. So a spinner yields first: each time while somebody else wants the CPU, seldom while nobody
+ * does, and not for a while when it was gone for a millisecond: that is no peer of ours, and takes what it gets. */
 static void be_courteous(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
   struct hmk_wait_policy *policy = wait->policy;
   struct hmk_manners *manners = wait->manners;
   uint64_t tick_us = policy->tick_khz / 1000 + 1;
-  if (now - manners->gave < manners->interval || cpu >= HMK_MAX_CPUS || now < hmk_load64(&policy->hog_until[cpu]))
+  if (now - manners->gave < manners->interval || cpu >= HMK_MAX_CPUS || now < hmk_load64(&policy->lost_until[cpu]))
     return;
   hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
   manners->gave = hmk_ticks();
   uint64_t took = manners->gave - now;
-  if (took > policy->hog) found_hog(policy, cpu, manners->gave);
+  if (took > LOST_US * tick_us) hmk_store64(&policy->lost_until[cpu], manners->gave + HOG_LONGEST_US * tick_us);
   if (took >= ALONE_US * tick_us)
     manners->interval = 0;
   else if (manners->interval < COURTESY_MOST_US * tick_us)
