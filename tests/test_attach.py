@@ -222,7 +222,7 @@ values = st.recursive(
 requests = st.fixed_dictionaries({"do": st.sampled_from(REQUESTS) | values}, optional=dict.fromkeys(FIELDS, values))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(requests, min_size=1, max_size=4))
 def test_no_request_whatever_is_in_it_harms_the_core(shared: Box, batch: list[dict[str, Any]]) -> None:
     with greeted(shared) as channel:

@@ -189,6 +189,7 @@ struct hmk_wait_policy {
   uint32_t spin_same; /* spin even when the peer is on this CPU (the `spin` variant, for measurement) */
   uint64_t hog_until[64]; /* per CPU: no yielding before this time stamp */
   uint64_t hog_backoff[64];
+  uint64_t quick[64]; /* per CPU: quick yields since the last slow one */
   uint64_t lost_until[64]; /* per CPU: no courtesy before this time stamp */
 };
 

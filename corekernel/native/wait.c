@@ -14,6 +14,8 @@
 
 #define HOG_FIRST_US 1000
 #define HOG_LONGEST_US 1000000
+#define GONE_AFTER 1024
+#define VAIN_YIELDS 3
 #define COURTESY_LEAST_US 5
 #define COURTESY_MOST_US 200
 #define ALONE_US 2
@@ -61,12 +63,40 @@ static void found_hog(struct hmk_wait_policy *policy, uint32_t cpu, uint64_t now
   if (backoff > HOG_LONGEST_US * tick_us) backoff = HOG_LONGEST_US * tick_us;
   hmk_store64(&policy->hog_backoff[cpu], backoff);
   hmk_store64(&policy->hog_until[cpu], now + backoff);
+  hmk_store64(&policy->quick[cpu], 0);
 }
 
-/* Trust in yielding comes back as slowly as it went: one quick probe after a hog quarters the back-off. */
+/* A hog lets some yields pass; only a long row of quick ones means that it has gone. */
 static void found_quick(struct hmk_wait_policy *policy, uint32_t cpu) {
-  uint64_t backoff = hmk_load64(&policy->hog_backoff[cpu]);
-  if (backoff) hmk_store64(&policy->hog_backoff[cpu], backoff < 4000 ? 0 : backoff / 4);
+  if (!hmk_load64(&policy->hog_backoff[cpu])) return;
+  hmk_count64(&policy->quick[cpu], 1);
+  if (hmk_load64(&policy->quick[cpu]) >= GONE_AFTER) hmk_store64(&policy->hog_backoff[cpu], 0);
+}
+
+/* A peer on this CPU runs in our yield, or the host does not let it: one that slept is held back for having yielded
+ * before. Then yields come back at once, and only sleeping lets it run. */
+static int yield(struct hmk_wait *wait, uint32_t cpu, uint64_t now, int apart) {
+  int vain = 0;
+  struct hmk_wait_policy *policy = wait->policy;
+  uint64_t until = now + policy->yield;
+  if (cpu >= HMK_MAX_CPUS || now < hmk_load64(&policy->hog_until[cpu])) return 0;
+  while (now < until && !commanded(wait)) {
+    hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
+    uint64_t after = hmk_ticks();
+    int done = ended(wait);
+    wait->manners->gave = after;
+    if (after - now > policy->hog) {
+      found_hog(policy, cpu, after);
+      return done;
+    }
+    if (done) {
+      found_quick(policy, cpu);
+      return 1;
+    }
+    if (!apart && after - now < ALONE_US * (policy->tick_khz / 1000 + 1) && ++vain == VAIN_YIELDS) return 0;
+    now = after;
+  }
+  return 0;
 }
 
 /* Whoever spins keeps its CPU, and of the pairs that share the CPUs one could keep both for a whole time slice while the
@@ -86,28 +116,6 @@ static void be_courteous(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
     manners->interval = 0;
   else if (manners->interval < COURTESY_MOST_US * tick_us)
     manners->interval = manners->interval * 2 + COURTESY_LEAST_US * tick_us;
-}
-
-static int yield(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
-  struct hmk_wait_policy *policy = wait->policy;
-  uint64_t until = now + policy->yield;
-  if (cpu >= HMK_MAX_CPUS || now < hmk_load64(&policy->hog_until[cpu])) return 0;
-  while (now < until && !commanded(wait)) {
-    hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
-    uint64_t after = hmk_ticks();
-    int done = ended(wait);
-    wait->manners->gave = after;
-    if (after - now > policy->hog) {
-      found_hog(policy, cpu, after);
-      return done;
-    }
-    if (done) {
-      found_quick(policy, cpu);
-      return 1;
-    }
-    now = after;
-  }
-  return 0;
 }
 
 /* Sleep with the flag set, so that the phase cannot move unnoticed; any return re-examines the word. */
@@ -143,7 +151,7 @@ enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait) {
       hmk_count64(&wait->waits[0], 1);
       return HMK_WAIT_DONE;
     }
-    if (policy->yield && yield(wait, cpu, apart ? hmk_ticks() : now)) {
+    if (policy->yield && yield(wait, cpu, apart ? hmk_ticks() : now, apart)) {
       hmk_count64(&wait->waits[1], 1);
       return HMK_WAIT_DONE;
     }
