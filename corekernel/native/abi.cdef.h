@@ -233,6 +233,7 @@ struct hmk_link {
   uint32_t link_reserved;
   uint64_t waits[3]; /* replies that were spun, yielded, slept for */
   struct hmk_manners manners;
+  uint64_t nap; /* ticks that the next sleep of an interruptible wait may last, see client.c */
   struct hmk_message message; /* of the call in progress, when a caller in Python issued it */
 };
 

@@ -9,6 +9,8 @@
  */
 #include "hmk.h"
 
+#define NAP_LEAST_MS 20
+
 enum busy { FREE = 0, CALLING = 1, INTERRUPTED = 2, WAITING = 3, ABANDONED = 4 };
 
 /* `busy` is tested by signal handlers of the same thread only: the compiler must not reorder it, the CPU may. */
@@ -123,14 +125,16 @@ static int64_t concluded(struct hmk_link *link, int64_t status) {
   return status == HMK_E_WAIT ? status : end(link, status);
 }
 
-static int64_t await(struct hmk_link *link, const struct hmk_message *message) {
+static int64_t await(struct hmk_link *link, const struct hmk_message *message, uint32_t sleep_at_once) {
   struct hmk_leg *leg = &link->slot->leg[0];
   struct hmk_wait wait = {.word = &leg->state,
                           .phases = HMK_BIT(HMK_PHASE_REQUEST) | HMK_BIT(HMK_PHASE_NESTED_REPLY),
                           .policy = link->policy,
                           .deadline = link->deadline,
                           .waits = link->waits,
-                          .manners = &link->manners};
+                          .manners = &link->manners,
+                          .nap = message->interruptible ? &link->nap : NULL,
+                          .sleep_at_once = sleep_at_once};
   for (;;) {
     wait.peer_cpu = HMK_GET(leg->carrier_cpu);
     enum hmk_wait_end why = hmk_wait_phase(&wait);
@@ -164,8 +168,8 @@ static int64_t await(struct hmk_link *link, const struct hmk_message *message) {
 static int64_t await_condition(struct hmk_link *link, const struct hmk_message *message) {
   struct hmk_leg *leg = &link->slot->leg[0];
   for (;;) {
-    enum hmk_wait_end why =
-        hmk_wait_word(&leg->wait_word, link->wait_sequence, link->deadline, link->policy, &leg->state);
+    enum hmk_wait_end why = hmk_wait_word(&leg->wait_word, link->wait_sequence, link->deadline,
+                                          message->interruptible ? &link->nap : NULL, link->policy, &leg->state);
     if (why == HMK_WAIT_DONE) return HMK_OK;
     if (why == HMK_WAIT_DEADLINE) return end(link, HMK_E_DEADLINE);
     if (message->interruptible) {
@@ -179,6 +183,7 @@ static int64_t start(struct hmk_link *link, const struct hmk_message *message) {
   struct hmk_leg *leg = &link->slot->leg[0];
   /* A dead slot may still have a carrier that reads it: leave it alone. */
   if (HMK_PHASE(hmk_load(&leg->state)) == HMK_PHASE_DIED) return end(link, HMK_E_NO_SERVICE);
+  link->nap = link->policy->tick_khz * NAP_LEAST_MS;
   int64_t status = hmk_fill_leg(link, leg, message);
   if (status == HMK_OK) status = submit(link, leg);
   return status == HMK_OK ? HMK_OK : end(link, status);
@@ -186,7 +191,7 @@ static int64_t start(struct hmk_link *link, const struct hmk_message *message) {
 
 static int64_t issue(struct hmk_link *link, const struct hmk_message *message) {
   int64_t status = start(link, message);
-  return status == HMK_OK ? await(link, message) : status;
+  return status == HMK_OK ? await(link, message, 0) : status;
 }
 
 /* Re-issue for as long as the service answers WAIT and its condition comes true. */
@@ -217,7 +222,7 @@ int64_t hmk_start(struct hmk_link *link, const struct hmk_message *message) {
 }
 
 int64_t hmk_finish(struct hmk_link *link, const struct hmk_message *message) {
-  return settle(link, message, await(link, message));
+  return settle(link, message, await(link, message, 0));
 }
 
 /* Whether the reply to a started call comes within the time that waiting spins; never sleeps. */
@@ -240,7 +245,7 @@ int64_t hmk_resume(struct hmk_link *link, const struct hmk_message *message) {
   uint32_t busy = get_busy(link);
   if (busy != INTERRUPTED && busy != WAITING) return HMK_E_BAD_FRAME;
   set_busy(link, CALLING);
-  if (busy == INTERRUPTED) return settle(link, message, await(link, message));
+  if (busy == INTERRUPTED) return settle(link, message, await(link, message, 1));
   int64_t status = await_condition(link, message);
   return status == HMK_OK ? settle(link, message, issue(link, message)) : status;
 }

@@ -123,13 +123,14 @@ struct hmk_wait {
   uint64_t deadline; /* ticks, 0 none */
   uint64_t *waits; /* spun, yielded, slept */
   struct hmk_manners *manners;
+  uint64_t *nap; /* ticks to sleep at most before the wait ends as if by a signal; NULL: for ever */
   uint32_t sleep_at_once;
   uint32_t state; /* out: the state that ended the wait */
   uint32_t slept; /* out: it came to sleeping */
 };
 
 enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait);
-enum hmk_wait_end hmk_wait_word(uint32_t *word, uint32_t sequence, uint64_t deadline,
+enum hmk_wait_end hmk_wait_word(uint32_t *word, uint32_t sequence, uint64_t deadline, uint64_t *nap,
                                 const struct hmk_wait_policy *policy, const uint32_t *state);
 int64_t hmk_fill_leg(struct hmk_link *link, struct hmk_leg *leg, const struct hmk_message *message);
 int64_t hmk_collect_leg(struct hmk_link *link, struct hmk_leg *leg, const struct hmk_message *message);

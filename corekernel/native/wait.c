@@ -15,6 +15,7 @@
 #define HOG_FIRST_US 1000
 #define HOG_LONGEST_US 1000000
 #define GONE_AFTER 1024
+#define NAP_MOST_MS 1000
 #define VAIN_YIELDS 3
 #define COURTESY_LEAST_US 5
 #define COURTESY_MOST_US 200
@@ -118,18 +119,32 @@ static void be_courteous(struct hmk_wait *wait, uint32_t cpu, uint64_t now) {
     manners->interval = manners->interval * 2 + COURTESY_LEAST_US * tick_us;
 }
 
+/* A signal that came just before we sleep would go unnoticed until we wake. Whoever wants to know of signals sleeps in
+ * naps, each twice as long as the one before, and looks in between. When the sleep that begins now must end. */
+static uint64_t sleep_until(uint64_t deadline, const uint64_t *nap) {
+  uint64_t wake = nap ? hmk_ticks() + *nap : 0;
+  return !wake || (deadline && deadline < wake) ? deadline : wake;
+}
+
+static enum hmk_wait_end overslept(uint64_t deadline, uint64_t *nap, const struct hmk_wait_policy *policy) {
+  if (!nap || (deadline && hmk_ticks() >= deadline)) return HMK_WAIT_DEADLINE;
+  *nap = *nap * 2 > policy->tick_khz * NAP_MOST_MS ? policy->tick_khz * NAP_MOST_MS : *nap * 2;
+  return HMK_WAIT_SIGNAL;
+}
+
 /* Sleep with the flag set, so that the phase cannot move unnoticed; any return re-examines the word. */
 static enum hmk_wait_end slumber(struct hmk_wait *wait) {
+  uint64_t until = sleep_until(wait->deadline, wait->nap);
   long result = 0;
   wait->slept = 1;
   while (!ended(wait)) {
     if (commanded(wait)) return HMK_WAIT_COMMAND;
     if (result == -HMK_EINTR) return HMK_WAIT_SIGNAL;
-    if (result == -HMK_ETIMEDOUT) return HMK_WAIT_DEADLINE;
+    if (result == -HMK_ETIMEDOUT) return overslept(wait->deadline, wait->nap, wait->policy);
     uint32_t state = wait->state;
     /* Pairs with hmk_exchange() of the party that moves the phase: it sees HMK_SLEEP, or we see its phase. */
     if (!(state & HMK_SLEEP) && !hmk_swap(wait->word, &state, state | HMK_SLEEP)) continue;
-    result = hmk_sleep(wait->word, state | HMK_SLEEP, wait->deadline, wait->policy);
+    result = hmk_sleep(wait->word, state | HMK_SLEEP, until, wait->policy);
   }
   return HMK_WAIT_DONE;
 }
@@ -161,16 +176,17 @@ enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait) {
 }
 
 /* Wait until the count in a wait word (all but bit 0) moves on from `sequence`, or the slot dies. */
-enum hmk_wait_end hmk_wait_word(uint32_t *word, uint32_t sequence, uint64_t deadline,
+enum hmk_wait_end hmk_wait_word(uint32_t *word, uint32_t sequence, uint64_t deadline, uint64_t *nap,
                                 const struct hmk_wait_policy *policy, const uint32_t *state) {
+  uint64_t until = sleep_until(deadline, nap);
   long result = 0;
   for (;;) {
     uint32_t seen = hmk_load(word);
     if ((seen | 1) != (sequence | 1) || HMK_PHASE(hmk_load(state)) == HMK_PHASE_DIED) return HMK_WAIT_DONE;
     if (result == -HMK_EINTR) return HMK_WAIT_SIGNAL;
-    if (result == -HMK_ETIMEDOUT) return HMK_WAIT_DEADLINE;
+    if (result == -HMK_ETIMEDOUT) return overslept(deadline, nap, policy);
     /* Pairs with the fetch-and-add of hmk_notify(): it sees bit 0, or we see its count. */
     if (!(seen & 1) && !hmk_swap(word, &seen, seen | 1)) continue;
-    result = hmk_sleep(word, seen | 1, deadline, policy);
+    result = hmk_sleep(word, seen | 1, until, policy);
   }
 }
