@@ -195,12 +195,6 @@ class Local:
     charged: dict[tuple[int, int], int] = field(default_factory=dict)  # handler ticks of slots without a carrier
     may_grow: int = 0  # carriers that the core still allows
 
-    @property
-    def live(self) -> int:
-        """Carriers that exist."""
-        counters = self.page.counters()
-        return counters["bound"] + counters["free"] + counters["reserved"]
-
 
 class Host:
     """The control thread's work."""
