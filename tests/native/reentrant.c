@@ -13,6 +13,8 @@
 
 #include "client_side.h"
 
+#define ABANDONED 4
+
 static struct hmk_wait_policy policy, blocking;
 static struct hmk_link first, second;
 static timer_t timer;
@@ -27,7 +29,7 @@ static void set_timer(void) {
 static void on_alarm(int number) {
   static uint8_t in[HMK_INLINE], out[HMK_INLINE];
   (void)number;
-  if (!hmk_link_ready(&first)) {
+  if (!hmk_link_ready(&first) && first.busy != ABANDONED) { /* an abandoned one may become ready at any moment */
     struct hmk_message message = {.operation = OP_NULL};
     CHECK(hmk_call(&first, &message) == HMK_E_BUSY);
     found_busy++;
