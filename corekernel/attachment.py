@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from corekernel import dispatcher
 from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
-from corekernel.dispatcher import Frames, Link, Mapping, Variant, WaitPolicy
+from corekernel.dispatcher import Frames, Link, Mapping, StraightPath, Variant, WaitPolicy
 from corekernel.errors import CallError, DeadlineExceeded, Denied, HmkError, NoSuchService, Status, TooBig
 from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, Payload, Registers, Reply
 
@@ -38,7 +38,6 @@ SMALLEST_BUFFER = 64 << 10
 SLOTS_PER_REQUEST = 256
 NORMAL = 1
 
-_issue = dispatcher._issue
 _INTERRUPTED = int(Status.INTERRUPTED)
 _NOT_ISSUED = (dispatcher.UNBOUND, dispatcher.NO_BUFFER, dispatcher.NO_SERVICE)
 _FIRST_SAID = int(Status.BAD_OPERATION)  # from here on a failure's reply carries a text
@@ -412,14 +411,19 @@ class RemotePort:
         self._attachment = attachment
         self.priority = priority
         self._special = timeout is not None or priority != NORMAL
+        self._straight = StraightPath(self._call, self._go_on)
+        self.call = self._straight.call
         attachment.add_port(self)
         self.forget()
 
     def forget(self) -> None:
         """After a fork: the links belong to the parent."""
         self._local = threading.local()
+        self._straight.forget()
 
-    def call(
+    # ---- everything but the straight path
+
+    def _call(
         self,
         operation: int,
         registers: Registers = (),
@@ -429,22 +433,30 @@ class RemotePort:
         idempotent: bool = False,
     ) -> Reply:
         """See `corekernel.port.Port.call`."""
-        try:
-            link: Link = self._local.link
-        except AttributeError:
-            link = self._first_link()
+        link: Link = getattr(self._local, "link", None) or self._first_link()
         if link.special:
             link = self._arrange(link)
+        else:
+            self._straight.remember(link)
         try:
-            reply = _issue(link.address, operation, registers, payload, returns)
+            reply = link.call(operation, registers, payload, returns)
         except BaseException:  # a signal handler raised: the call is given up
             link.cancel()
             raise
-        if reply.__class__ is int:  # half the price of isinstance, on the path of every call
-            return self._settle(reply, link, operation, registers, payload, returns, idempotent)
-        return reply  # type: ignore[return-value]
+        return self._settle(reply, link, operation, registers, payload, returns, idempotent)
 
-    # ---- everything but the straight path
+    def _go_on(
+        self,
+        status: int,
+        operation: int,
+        registers: Registers,
+        payload: Payload,
+        returns: int,
+        capacity: int,
+        idempotent: bool,
+    ) -> Reply:
+        """What follows a status other than 0 on the straight path."""
+        return self._settle(status, self._local.link, operation, registers, payload, returns, idempotent)
 
     def _first_link(self) -> Link:
         """A link of this thread that can take a call, in a living generation."""
@@ -457,7 +469,9 @@ class RemotePort:
                 self._attachment.drop(held)
                 continue
             self._local.link = link
-            link.special = link.special or self._special
+            self._straight.forget()  # another link of this thread may be at hand there
+            if self._special:
+                link.set_up(0, NORMAL, special=True)
             return link
 
     def _arrange(self, link: Link) -> Link:
@@ -506,6 +520,7 @@ class RemotePort:
         if status in (dispatcher.DIED, dispatcher.NO_SERVICE):
             self._attachment.drop(held)
             self._local.__dict__.pop("link", None)
+            self._straight.forget()
             if status == dispatcher.NO_SERVICE or idempotent:
                 return self._first_link()
         text = link.text() if status > 0 or status <= _FIRST_SAID else ""

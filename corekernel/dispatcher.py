@@ -53,6 +53,9 @@ assert lib.HMK_INLINE == INLINE_BYTES
 # Put here by native/python.c (hmk_python_open, below).
 _issue: Callable[[int, int, Registers, Payload, int], Reply | int] = None  # type: ignore[assignment]
 _resume: Callable[[int, Payload], Reply | int] = None  # type: ignore[assignment]
+_caller: Callable[[int, Callable[..., Reply], Callable[..., Reply]], Callable[..., Reply]] = None  # type: ignore[assignment]
+
+_remember: Callable[[int, int], None] = None  # type: ignore[assignment]
 
 
 class Variant(enum.IntEnum):
@@ -133,13 +136,12 @@ class Frames:
 class Link:
     """The client's private end of one slot; carries one call at a time, from one thread at a time."""
 
-    __slots__ = ("address", "bulk", "c", "frames", "index", "special")
+    __slots__ = ("address", "bulk", "c", "frames", "index")
 
     def __init__(self, frames: Frames, index: int, policy: WaitPolicy) -> None:
         self.frames = frames
         self.index = index
         self.bulk: Mapping | None = None
-        self.special = False
         self.c = ffi.new("struct hmk_link *")
         self.c.slot = frames.slot(index)
         self.c.policy = policy.pointer
@@ -162,11 +164,16 @@ class Link:
         """Whether a call can be issued now."""
         return bool(lib.hmk_link_ready(self.c))
 
+    @property
+    def special(self) -> bool:
+        """Whether it must be set up before each call."""
+        return bool(self.c.special)
+
     def set_up(self, deadline: int, priority: int, special: bool) -> None:
         """Deadline (ticks, 0 none) and class of the following calls; `special` marks the link as to be set up anew."""
         self.c.deadline = deadline
         self.c.priority = priority
-        self.special = special
+        self.c.special = special
 
     def attach_bulk(self, mapping: Mapping) -> None:
         """Use a buffer shared with the service for large payloads."""
@@ -197,6 +204,28 @@ class Link:
     def waits(self) -> list[int]:
         """How replies were awaited so far: spun, yielded, slept."""
         return list(self.c.waits)
+
+
+class StraightPath:
+    """The `call` of a port for the thread that called last: its link is at hand, and no Python code runs.
+
+    Attributes:
+        call: takes what `Port.call` takes; for any other thread it is the `call` given here.
+    """
+
+    def __init__(self, call: Callable[..., Reply], settle: Callable[..., Reply]) -> None:
+        """Args: what serves every other case, and what goes on from a status other than 0 (first argument)."""
+        self._c = ffi.new("struct hmk_port *")
+        self._address = int(ffi.cast("uintptr_t", self._c))
+        self.call = _caller(self._address, call, settle)
+
+    def remember(self, link: Link) -> None:
+        """The calling thread's link, which must live as long as the thread."""
+        _remember(self._address, link.address)
+
+    def forget(self) -> None:
+        """Nobody's link is at hand."""
+        self._c.thread = 0
 
 
 _TRANSPORT: Final[dict[int, type[CallError]]] = {

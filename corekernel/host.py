@@ -149,7 +149,7 @@ class ServicePort(RemotePort):
             link.c.priority = context.priority
         return link
 
-    def call(
+    def _call(
         self,
         operation: int,
         registers: Registers = (),
@@ -161,11 +161,11 @@ class ServicePort(RemotePort):
         """See `corekernel.port.Port.call`; a call to the service that called us runs on the stack waiting there."""
         context = dispatcher.serving()
         if context is None or context.client != self._target or context.carrier >= NESTED_KEYS:
-            return super().call(operation, registers, payload, returns, capacity, idempotent)
+            return super()._call(operation, registers, payload, returns, capacity, idempotent)
         policy = self._from.pool.policy
         status, reply = dispatcher.call_back(context, policy, operation, registers, payload, returns)
         if status in (dispatcher.NO_BUFFER, int(Status.WAIT)):  # more than a nested leg can do
-            return super().call(operation, registers, payload, returns, capacity, idempotent)
+            return super()._call(operation, registers, payload, returns, capacity, idempotent)
         if status:
             raise dispatcher.failure(status, self.service, 0, bytes(reply[1]).decode("utf-8", "replace"))
         return reply

@@ -16,7 +16,7 @@ import cffi
 HERE = Path(__file__).resolve().parent
 DISPATCHER = HERE.parents[1] / "corekernel" / "native"
 CLIENT_HALF = ("wait.c", "client.c")
-SERVICE_HALF = ("handler.c", "echo.c")  # carrier.c is part of steps.c
+SERVICE_HALF = ("handler.c", "gate.c", "placement.c", "echo.c")  # carrier.c is part of steps.c
 
 ffibuilder = cffi.FFI()
 ffibuilder.cdef(

@@ -28,8 +28,8 @@
 /* The service measured here is the one in C. */
 void hmk_python_begin(struct hmk_carrier *carrier) { (void)carrier; }
 void hmk_python_end(struct hmk_carrier *carrier) { (void)carrier; }
-void hmk_python_enter(struct hmk_carrier *carrier) { (void)carrier; }
-void hmk_python_leave(void) {}
+void hmk_python_enter(struct hmk_carrier *carrier, int in_line) { (void)carrier, (void)in_line; }
+void hmk_python_leave(struct hmk_carrier *carrier) { (void)carrier; }
 int64_t hmk_python_handler(struct hmk_context *context) {
   (void)context;
   return HMK_E_FAULT;

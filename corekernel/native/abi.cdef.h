@@ -230,11 +230,20 @@ struct hmk_link {
   uint32_t depth;
   uint32_t priority;
   uint32_t nested_key; /* binding record under which the callee may call back */
-  uint32_t link_reserved;
+  uint32_t
+      special; /* to be set up anew before each call: several ports with deadlines or classes of their own share it */
   uint64_t waits[3]; /* replies that were spun, yielded, slept for */
   struct hmk_manners manners;
+  uint32_t woke; /* the carrier slept when the call in progress was issued */
+  uint32_t link_reserved;
   uint64_t nap; /* ticks that the next sleep of an interruptible wait may last, see client.c */
   struct hmk_message message; /* of the call in progress, when a caller in Python issued it */
+};
+
+/* Of a port in Python: the thread that called last, and its link. */
+struct hmk_port {
+  uint64_t thread; /* the interpreter's number of that thread, never used twice; 0 none */
+  struct hmk_link *link;
 };
 
 int64_t hmk_call(struct hmk_link *link, const struct hmk_message *message);

@@ -5,7 +5,18 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("wait.c", "client.c", "handler.c", "carrier.c", "pool.c", "core.c", "echo.c", "python.c")
+SOURCES = (
+    "wait.c",
+    "client.c",
+    "handler.c",
+    "gate.c",
+    "placement.c",
+    "carrier.c",
+    "pool.c",
+    "core.c",
+    "echo.c",
+    "python.c",
+)
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "abi.cdef.h").read_text())

@@ -14,10 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define NO_CPU 0xffffffffu
-#define PROMOTE_AFTER 64
-#define SETTLED_AFTER 4096
-#define PROBE_EVERY 64
+#define CALLS_IN_A_ROW 32
+#define NO_KEY 0xffffffffu
 #define QUIET_PHASES (HMK_READY_PHASES | HMK_BIT(HMK_PHASE_DIED))
 #define DEFER_MS 2
 
@@ -40,74 +38,13 @@ static void defer(struct hmk_pool *pool, uint32_t priority) {
   while (higher_class_runs(pool, priority) && hmk_ticks() < until) hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
 }
 
-static void set_affinity(uint32_t cpu, uint32_t cpus) {
-  uint64_t mask = cpu == NO_CPU ? (cpus >= 64 ? ~0ull : (1ull << cpus) - 1) : 1ull << cpu;
-  hmk_syscall(HMK_SYS_SCHED_SETAFFINITY, 0, sizeof mask, (long)&mask, 0);
-}
-
-/* Promotion. Caller and carrier that meet on one CPU alternate there, though another may be idle: the host sees two
- * threads that are never both runnable for long. So a carrier that has met its caller PROMOTE_AFTER times in a row
- * moves away, serves as many calls there, and is then free again to be moved by the host. If it was right, the two stay
- * apart. If they meet again soon (that CPU was not idle after all), the next trial waits twice as long, up to a second,
- * so that a crowd of carriers does not push each other around. */
-static void begin_trial(struct hmk_carrier *carrier, uint32_t cpu, uint64_t now) {
-  struct hmk_pool *pool = carrier->pool;
-  uint32_t target = HMK_GET(pool->shared->place_cpu);
-  if (target == HMK_PLACE_NOWHERE || now < carrier->no_trial_until) return;
-  if (target >= pool->policy->cpus || target == cpu) target = (cpu + 1) % pool->policy->cpus;
-  if (target == cpu || now < hmk_load64(&pool->policy->hog_until[target])) return;
-  carrier->before = now - carrier->met_at;
-  carrier->met_at = now;
-  carrier->trial = PROMOTE_AFTER;
-  set_affinity(target, pool->policy->cpus);
-}
-
-static void end_trial(struct hmk_carrier *carrier, uint64_t now) {
-  struct hmk_pool *pool = carrier->pool;
-  uint64_t millisecond = pool->policy->tick_khz;
-  carrier->trial_pause = carrier->trial_pause ? carrier->trial_pause * 2 : millisecond;
-  if (carrier->trial_pause > 1024 * millisecond) carrier->trial_pause = 1024 * millisecond;
-  carrier->no_trial_until = now + carrier->trial_pause;
-  set_affinity(NO_CPU, pool->policy->cpus);
-  if (now - carrier->met_at < carrier->before)
-    atomic_fetch_add_explicit((_Atomic uint32_t *)&pool->shared->promoted, 1, memory_order_relaxed);
-}
-
-static void consider_promotion(struct hmk_carrier *carrier, uint32_t cpu, uint32_t caller_cpu) {
-  if (carrier->trial) {
-    if (--carrier->trial == 0) end_trial(carrier, hmk_ticks());
-    return;
-  }
-  if (caller_cpu != cpu) {
-    carrier->together = 0;
-    if (++carrier->apart == SETTLED_AFTER) carrier->trial_pause = 0;
-    return;
-  }
-  carrier->apart = 0;
-  if (carrier->together++ == 0) carrier->met_at = hmk_ticks();
-  if (carrier->together <= PROMOTE_AFTER) return;
-  carrier->together = 0;
-  begin_trial(carrier, cpu, hmk_ticks());
-}
-
-/* Where to run is the core's decision, published in the pool's shared page; obeying it is the carrier's, since a
- * client may not move a thread of another user. */
-static void obey_placement(struct hmk_carrier *carrier, uint32_t cpu, uint32_t caller_cpu) {
-  struct hmk_pool *pool = carrier->pool;
-  struct hmk_pool_shared *shared = pool->shared;
-  uint32_t epoch = hmk_load(&shared->place_epoch);
-  uint32_t mode = HMK_GET(shared->placement);
-  if (pool->polled) return;
-  if (epoch != carrier->epoch) {
-    uint32_t target = HMK_GET(shared->place_cpu);
-    carrier->epoch = epoch;
-    carrier->together = carrier->trial = 0;
-    set_affinity(mode == HMK_PLACE_PINNED && target < pool->policy->cpus ? target : NO_CPU, pool->policy->cpus);
-    return;
-  }
-  if (caller_cpu >= pool->policy->cpus) return;
-  if (mode == HMK_PLACE_SAME && caller_cpu != cpu) set_affinity(caller_cpu, pool->policy->cpus);
-  if (mode == HMK_PLACE_FREE) consider_promotion(carrier, cpu, caller_cpu);
+/* Waiting for the next request is not waiting for a reply. Each request says when it was issued, so a carrier knows how
+ * long its caller took after the last reply: after two pauses too long to be waited out awake it sleeps at once, until
+ * one is short again. */
+static void note_pause(struct hmk_carrier *carrier, uint64_t issued) {
+  struct hmk_wait_policy *policy = carrier->pool->policy;
+  uint64_t pause = issued > carrier->replied ? issued - carrier->replied : 0;
+  carrier->pauses = pause > policy->spin + policy->yield ? carrier->pauses + 1 : 0;
 }
 
 /* Serve the request in the slot and publish the reply; whether the caller must be woken. For a Python service the
@@ -127,6 +64,8 @@ static int serve_request(struct hmk_carrier *carrier, uint32_t state) {
   context->bulk = bulk ? bulk->at : NULL;
   context->bulk_size = bulk ? bulk->size : 0;
   int64_t status = hmk_admit(context, leg);
+  note_pause(carrier, context->issued);
+  hmk_look_for_crowd(carrier, context->issued, started);
   if (context->priority > carrier->max_priority) HMK_SET(context->priority, carrier->max_priority);
   if (sequence != ((carrier->sequence + 1) & 0xffffff)) status = HMK_E_BAD_FRAME;
   carrier->sequence = sequence;
@@ -134,8 +73,9 @@ static int serve_request(struct hmk_carrier *carrier, uint32_t state) {
     status = hmk_run(pool, context);
   else
     hmk_count64(&record->forged, 1);
-  uint64_t ended = hmk_ticks();
+  uint64_t ended = carrier->replied = hmk_ticks();
   hmk_count64(&record->calls, 1);
+  carrier->usual_duration += ((int64_t)(ended - started) - (int64_t)carrier->usual_duration) / 8;
   hmk_count64(&record->handler, ended - started);
   hmk_count64(&record->handler_total, ended - started);
   hmk_store64(&record->last_used, ended);
@@ -153,6 +93,35 @@ static int serve_request(struct hmk_carrier *carrier, uint32_t state) {
   return (old & HMK_SLEEP) != 0;
 }
 
+/* A caller on another CPU that calls again at once is answered without giving up the interpreter's lock in between, if
+ * nobody else wants it; a thread that waits for it in Python has it at the next handler. */
+static int next_call_soon(struct hmk_carrier *carrier, uint32_t *state) {
+  struct hmk_pool *pool = carrier->pool;
+  struct hmk_leg *leg = &carrier->slot->leg[0];
+  if (carrier->cpu == carrier->caller_cpu) return 0;
+  for (uint64_t until = hmk_ticks() + pool->policy->spin; hmk_ticks() < until;) {
+    for (int i = 0; i < 4; i++) {
+      *state = hmk_load(&leg->state);
+      if (HMK_PHASE(*state) == HMK_PHASE_REQUEST) return HMK_GET(leg->priority) == HMK_PRIORITY_NORMAL;
+      hmk_pause();
+    }
+    if (hmk_gate_taken(pool) || hmk_load(&pool->high) || hmk_load(&carrier->command) != COMMAND_RUN) return 0;
+  }
+  return 0;
+}
+
+static int serve_python(struct hmk_carrier *carrier, uint32_t state, int high) {
+  hmk_python_enter(carrier, !high);
+  int asleep = serve_request(carrier, state);
+  for (int more = 0; more < CALLS_IN_A_ROW && !asleep && !high && next_call_soon(carrier, &state); more++) {
+    hmk_find_place(carrier);
+    hmk_count64(&carrier->record->waits[0], 1);
+    asleep = serve_request(carrier, state);
+  }
+  hmk_python_leave(carrier);
+  return asleep;
+}
+
 static void serve_call(struct hmk_carrier *carrier, uint32_t state) {
   struct hmk_pool *pool = carrier->pool;
   struct hmk_leg *leg = &carrier->slot->leg[0];
@@ -163,12 +132,10 @@ static void serve_call(struct hmk_carrier *carrier, uint32_t state) {
     atomic_fetch_add((_Atomic uint32_t *)&pool->high, 1);
   else if (priority < HMK_PRIORITY_NORMAL || hmk_load(&pool->high))
     defer(pool, priority);
-  if (pool->python) hmk_python_enter(carrier);
-  int asleep = serve_request(carrier, state);
-  if (pool->python) hmk_python_leave();
+  int asleep = pool->python ? serve_python(carrier, state, high) : serve_request(carrier, state);
   if (asleep) hmk_wake(&leg->state);
   if (high) atomic_fetch_sub((_Atomic uint32_t *)&pool->high, 1);
-  obey_placement(carrier, carrier->cpu, carrier->caller_cpu);
+  hmk_find_place(carrier);
 }
 
 /* The caller gave its request up before anybody had looked, or wrote a phase that is not a caller's to write: nothing
@@ -189,12 +156,6 @@ static void answer(struct hmk_carrier *carrier, uint32_t state) {
     drop_call(carrier, state);
 }
 
-/* Waiting for the next request is not waiting for a reply: after two waits that came to sleeping the carrier sleeps
- * at once, and tries the whole policy again now and then. */
-static uint32_t sleep_at_once(struct hmk_carrier *carrier) {
-  return carrier->missed >= 2 && ++carrier->probe % PROBE_EVERY;
-}
-
 static void serve(struct hmk_carrier *carrier) {
   struct hmk_leg *leg = &carrier->slot->leg[0];
   struct hmk_wait wait = {.word = &leg->state,
@@ -205,9 +166,8 @@ static void serve(struct hmk_carrier *carrier) {
                           .manners = &carrier->manners};
   while (hmk_load(&carrier->command) == COMMAND_RUN) {
     wait.peer_cpu = HMK_GET(leg->caller_cpu);
-    wait.sleep_at_once = sleep_at_once(carrier);
+    wait.sleep_at_once = carrier->pauses >= HMK_LONG_PAUSES;
     enum hmk_wait_end why = hmk_wait_phase(&wait);
-    carrier->missed = wait.slept ? carrier->missed + 1 : 0;
     if (why == HMK_WAIT_DONE) answer(carrier, wait.state);
   }
 }
@@ -227,9 +187,9 @@ void hmk_park(struct hmk_carrier *carrier) {
  * its own stack; a call then costs two cache-line transfers and no host scheduling at all. */
 void *hmk_poller_main(void *argument) {
   struct hmk_pool *pool = argument;
-  struct hmk_carrier self = {.pool = pool, .context = {.carrier = NO_CPU}};
+  struct hmk_carrier self = {.pool = pool, .context = {.carrier = NO_KEY}};
   if (pool->python) hmk_python_begin(&self);
-  set_affinity(pool->poll_cpu, pool->policy->cpus);
+  hmk_set_affinity(pool->poll_cpu, pool->policy->cpus);
   for (;;) {
     uint32_t carriers = hmk_load(&pool->shared->carriers);
     for (uint32_t i = 0; i < carriers; i++) {

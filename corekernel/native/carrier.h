@@ -14,6 +14,9 @@ struct hmk_carrier;
  * looked (bound, and at once unbound) is obeyed all the same, and a carrier that is taken is not taken for idle. */
 enum hmk_command { COMMAND_RUN = 0, COMMAND_PARK = 1, COMMAND_LEAVE = 2, COMMAND_PARKED = 3 };
 
+/* After so many long pauses in a row a carrier takes its caller for one that calls seldom. */
+#define HMK_LONG_PAUSES 2
+
 struct hmk_bulk {
   char *at;
   uint32_t size;
@@ -37,10 +40,18 @@ struct hmk_carrier {
   uint32_t was_bound;
   uint32_t reserved;
   uint32_t sequence;
-  uint32_t missed;
   struct hmk_manners manners;
-  uint32_t probe;
-  uint32_t epoch;
+  uint32_t cpu; /* of the last call */
+  uint32_t caller_cpu; /* of the last call */
+  uint64_t replied; /* time stamp of the last reply */
+  uint32_t pauses; /* long ones between a reply and the next request, in a row */
+  void *python_state;
+  void *python_key;
+  struct hmk_context context;
+  struct hmk_link *next; /* C services only: the way to the next service of a chain */
+  struct hmk_carrier *next_free; /* pool->lock */
+  /* where it runs: placement.c */
+  uint32_t epoch; /* of the core's last order that it obeyed */
   uint32_t together; /* calls in a row on the caller's CPU */
   uint32_t apart; /* calls in a row on another CPU */
   uint32_t trial; /* calls left of a trial on another CPU */
@@ -48,13 +59,11 @@ struct hmk_carrier {
   uint64_t before; /* ticks that the calls before the trial took */
   uint64_t no_trial_until;
   uint64_t trial_pause;
-  uint32_t cpu; /* of the last call */
-  uint32_t caller_cpu; /* of the last call */
-  void *python_state;
-  void *python_key;
-  struct hmk_context context;
-  struct hmk_link *next; /* C services only: the way to the next service of a chain */
-  struct hmk_carrier *next_free; /* pool->lock */
+  uint64_t usual_duration; /* of its handlers, ticks */
+  uint32_t follows; /* bound to one CPU by following its caller */
+  /* at the gate: gate.c */
+  uint32_t turn; /* TURN_* */
+  _Atomic(struct hmk_carrier *) behind; /* who comes next */
 };
 
 struct hmk_pool {
@@ -75,6 +84,15 @@ struct hmk_pool {
   pthread_mutex_t lock; /* free_list, reserve_list and the shared counters free, bound, peak */
   struct hmk_carrier *free_list;
   struct hmk_carrier *reserve_list;
+  /* a crowd: placement.c */
+  struct hmk_carrier *served_by; /* the last call, by this carrier ... */
+  uint64_t served_at; /* ... at this time */
+  uint64_t crowded_until;
+  /* the gate: gate.c */
+  _Atomic(struct hmk_carrier *) last; /* in line; NULL nobody */
+  uint64_t first_since; /* the first in line has waited since then; 0 nobody has */
+  uint32_t
+      inside; /* 1 + the CPU on which a handler holds the interpreter's lock, or had it when last heard of; 0 none */
 };
 
 void hmk_observe(struct hmk_pool *pool, const struct hmk_context *context, uint32_t cpu, uint64_t started,
@@ -82,14 +100,21 @@ void hmk_observe(struct hmk_pool *pool, const struct hmk_context *context, uint3
 int64_t hmk_admit(struct hmk_context *context, struct hmk_leg *leg);
 int64_t hmk_run(struct hmk_pool *pool, struct hmk_context *context);
 void hmk_publish(const struct hmk_context *context, struct hmk_leg *leg, int64_t status);
+void hmk_set_affinity(uint32_t cpu, uint32_t cpus);
+void hmk_look_for_crowd(struct hmk_carrier *carrier, uint64_t issued, uint64_t started);
+void hmk_find_place(struct hmk_carrier *carrier);
 void hmk_park(struct hmk_carrier *carrier);
 void *hmk_carrier_main(void *argument);
 void *hmk_poller_main(void *argument);
 
+int hmk_gate_taken(struct hmk_pool *pool);
+int hmk_gate_enter(struct hmk_carrier *carrier);
+void hmk_gate_leave(struct hmk_carrier *carrier);
+
 void hmk_python_begin(struct hmk_carrier *carrier);
 void hmk_python_end(struct hmk_carrier *carrier);
-void hmk_python_enter(struct hmk_carrier *carrier);
-void hmk_python_leave(void);
+void hmk_python_enter(struct hmk_carrier *carrier, int in_line);
+void hmk_python_leave(struct hmk_carrier *carrier);
 int64_t hmk_python_handler(struct hmk_context *context);
 int64_t hmk_c_handler(struct hmk_context *context);
 

@@ -73,7 +73,8 @@ static int64_t submit(struct hmk_link *link, struct hmk_leg *leg) {
     /* point of no return */
     if (hmk_swap(&leg->state, &state, HMK_STATE(sequence, HMK_PHASE_REQUEST))) {
       link->sequence = sequence;
-      if (state & HMK_SLEEP) hmk_wake(&leg->state);
+      link->woke = state & HMK_SLEEP;
+      if (link->woke) hmk_wake(&leg->state);
       return HMK_OK;
     }
   }
@@ -134,7 +135,8 @@ static int64_t await(struct hmk_link *link, const struct hmk_message *message, u
                           .waits = link->waits,
                           .manners = &link->manners,
                           .nap = message->interruptible ? &link->nap : NULL,
-                          .sleep_at_once = sleep_at_once};
+                          .sleep_at_once = sleep_at_once,
+                          .peer_slept = link->woke};
   for (;;) {
     wait.peer_cpu = HMK_GET(leg->carrier_cpu);
     enum hmk_wait_end why = hmk_wait_phase(&wait);
@@ -230,7 +232,7 @@ int hmk_reply_soon(struct hmk_link *link) {
   struct hmk_leg *leg = &link->slot->leg[0];
   uint32_t cpu;
   uint64_t now = hmk_ticks_cpu(&cpu);
-  if (HMK_GET(leg->carrier_cpu) == cpu) return 0;
+  if (link->woke || HMK_GET(leg->carrier_cpu) == cpu) return 0;
   for (uint64_t until = now + link->policy->spin; now < until; now = hmk_ticks()) {
     for (int i = 0; i < 16; i++) {
       if (HMK_PHASE(hmk_load(&leg->state)) == HMK_PHASE_REPLY) return 1;

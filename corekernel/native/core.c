@@ -58,7 +58,7 @@ void hmk_policy_defaults(struct hmk_wait_policy *policy, uint64_t tick_khz, uint
   memset(policy, 0, sizeof *policy);
   policy->tick_khz = tick_khz;
   policy->cpus = cpus > HMK_MAX_CPUS ? HMK_MAX_CPUS : cpus;
-  policy->hog = 200 * microsecond;
+  policy->hog = 1000 * microsecond;
   if (variant == 0) {
     policy->spin = cpus > 1 ? 5 * microsecond : 0;
     policy->yield = 100 * microsecond;

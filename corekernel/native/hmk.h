@@ -125,8 +125,8 @@ struct hmk_wait {
   struct hmk_manners *manners;
   uint64_t *nap; /* ticks to sleep at most before the wait ends as if by a signal; NULL: for ever */
   uint32_t sleep_at_once;
+  uint32_t peer_slept; /* and has just been woken: it will not answer within a spin */
   uint32_t state; /* out: the state that ended the wait */
-  uint32_t slept; /* out: it came to sleeping */
 };
 
 enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait);

@@ -159,7 +159,7 @@ static void make_new(struct hmk_pool *pool, struct hmk_carrier *carrier, uint32_
   carrier->index = index;
   carrier->record = &pool->records[index];
   memset(carrier->record, 0, sizeof *carrier->record);
-  carrier->missed = carrier->probe = carrier->epoch = carrier->together = carrier->trial = 0;
+  carrier->pauses = carrier->epoch = carrier->together = carrier->trial = carrier->follows = 0;
   carrier->no_trial_until = carrier->trial_pause = 0;
   carrier->python_state = carrier->python_key = NULL;
   carrier->next = NULL;
@@ -274,7 +274,7 @@ void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint3
   struct hmk_carrier *carrier = &pool->carriers[taken];
   carrier->max_priority = max_priority;
   carrier->slot = slot;
-  carrier->missed = 0;
+  carrier->pauses = 0;
   carrier->was_bound = 1;
   carrier->context.client = client;
   carrier->context.slot = slot;

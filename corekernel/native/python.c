@@ -1,7 +1,7 @@
 /* Between Python and the dispatcher, both ways, on the path where a cffi call or callback would cost more than the
  * call itself.
  *
- * Callers: `issue` and `resume`, put into corekernel.dispatcher by hmk_python_open(). They keep the interpreter's lock
+ * Callers: `issue`, `resume` and the `call` of a port, put into corekernel.dispatcher by hmk_python_open(). They keep the interpreter's lock
  * while a reply from another CPU is a few microseconds away, and give it up for any longer wait.
  *
  * Handlers: a carrier keeps one Python thread state for its life. It takes the interpreter's lock when a request has
@@ -15,10 +15,27 @@
 
 #include "carrier.h"
 
+#define PORT_ARGUMENTS 6 /* operation, registers, payload, returns, capacity, idempotent */
+
 static PyObject *bindings; /* dispatcher._bindings: carrier's key -> (caller, handlers) */
 static PyObject *failed; /* dispatcher._failed(key, operation, error) -> (status, text) */
 static PyObject *nothing; /* interface.EMPTY: ((), b"") */
 static PyObject *no_registers, *no_payload;
+
+/* ---- the interpreter's lock ---- */
+
+/* A carrier needs the lock: `in_line`, or, for a call of the high class, past those that wait at the gate. */
+void hmk_python_enter(struct hmk_carrier *carrier, int in_line) {
+  in_line = in_line && hmk_gate_enter(carrier);
+  PyEval_RestoreThread(carrier->python_state);
+  HMK_SET(carrier->pool->inside, carrier->cpu + 1);
+  if (in_line) hmk_gate_leave(carrier);
+}
+
+void hmk_python_leave(struct hmk_carrier *carrier) {
+  HMK_SET(carrier->pool->inside, 0);
+  PyEval_SaveThread();
+}
 
 /* ---- messages ---- */
 
@@ -62,30 +79,39 @@ static PyObject *outcome(struct hmk_link *link, int64_t status, uint32_t returns
   return reply;
 }
 
+/* WAIT is an answer too, and a long wait follows it. */
+static int answered_soon(struct hmk_link *link, struct hmk_carrier *carrier) {
+  if (carrier && hmk_gate_taken(carrier->pool)) return 0;
+  return hmk_reply_soon(link) && HMK_GET(link->slot->leg[0].status) != HMK_E_WAIT;
+}
+
 static int64_t finish(struct hmk_link *link) {
+  struct hmk_context *context = hmk_current();
+  struct hmk_carrier *carrier = context ? context->owner : NULL;
+  if (answered_soon(link, carrier)) return hmk_finish(link, &link->message);
+  if (carrier) {
+    hmk_python_leave(carrier);
+    int64_t status = hmk_finish(link, &link->message);
+    hmk_python_enter(carrier, context->priority < HMK_PRIORITY_HIGH);
+    return status;
+  }
   int64_t status;
-  /* WAIT is an answer too, and a long wait follows it. */
-  if (hmk_reply_soon(link) && HMK_GET(link->slot->leg[0].status) != HMK_E_WAIT)
-    return hmk_finish(link, &link->message);
   Py_BEGIN_ALLOW_THREADS;
   status = hmk_finish(link, &link->message);
   Py_END_ALLOW_THREADS;
   return status;
 }
 
-/* issue(address of a link, operation, registers, payload, returns) -> reply, or a status other than 0 */
-static PyObject *issue(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-  (void)self;
-  if (count != 5) return PyErr_Format(PyExc_TypeError, "issue takes 5 arguments");
-  struct hmk_link *link = PyLong_AsVoidPtr(arguments[0]);
-  unsigned long operation = PyLong_AsUnsignedLong(arguments[1]);
-  unsigned long returns = PyLong_AsUnsignedLong(arguments[4]);
+/* Issue one call; `described` is operation, registers, payload, returns. A reply, or a status other than 0. */
+static PyObject *issue(struct hmk_link *link, PyObject *const *described) {
+  unsigned long operation = PyLong_AsUnsignedLong(described[0]);
+  unsigned long returns = PyLong_AsUnsignedLong(described[3]);
   Py_buffer payload;
   if (PyErr_Occurred()) return NULL;
   if (!hmk_link_ready(link)) return PyLong_FromLong(HMK_E_BUSY);
   struct hmk_message *message = &link->message;
-  int registers = words_of(arguments[2], message->args);
-  if (registers < 0 || PyObject_GetBuffer(arguments[3], &payload, PyBUF_SIMPLE)) return NULL;
+  int registers = words_of(described[1], message->args);
+  if (registers < 0 || PyObject_GetBuffer(described[2], &payload, PyBUF_SIMPLE)) return NULL;
   message->in = payload.buf;
   message->in_length = payload.len > UINT32_MAX ? UINT32_MAX : (uint32_t)payload.len;
   message->operation = operation > UINT16_MAX ? UINT16_MAX : (uint16_t)operation;
@@ -96,6 +122,14 @@ static PyObject *issue(PyObject *self, PyObject *const *arguments, Py_ssize_t co
   if (status == HMK_OK) status = finish(link);
   PyBuffer_Release(&payload);
   return outcome(link, status, message->returns);
+}
+
+/* issue(address of a link, operation, registers, payload, returns) -> reply, or a status other than 0 */
+static PyObject *issue_on(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+  (void)self;
+  if (count != 5) return PyErr_Format(PyExc_TypeError, "issue takes 5 arguments");
+  struct hmk_link *link = PyLong_AsVoidPtr(arguments[0]);
+  return PyErr_Occurred() ? NULL : issue(link, arguments + 1);
 }
 
 /* resume(address of a link, payload) -> as issue; goes on with the call that a signal interrupted */
@@ -114,21 +148,75 @@ static PyObject *resume(PyObject *self, PyObject *const *arguments, Py_ssize_t c
   return outcome(link, status, link->message.returns);
 }
 
-static PyMethodDef issue_method = {"issue", (PyCFunction)(void (*)(void))issue, METH_FASTCALL, NULL};
+/* The status says what to do next, which is Python's affair: settle(status, the arguments of the call ...). */
+static PyObject *settle(PyObject *how, PyObject *status, struct hmk_link *link, PyObject *const *arguments) {
+  PyObject *all[PORT_ARGUMENTS + 2] = {NULL, status};
+  for (int i = 0; i < PORT_ARGUMENTS; i++) all[i + 2] = arguments[i];
+  PyObject *reply = PyObject_Vectorcall(how, all + 1, (PORT_ARGUMENTS + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+  /* A signal's handler may have raised before the first statement of `how`. */
+  if (!reply) hmk_cancel(link);
+  return reply;
+}
+
+/* The `call` of a port (corekernel.port.Port). `self` is (address of its struct hmk_port, call, settle): the thread that
+ * called last has its link at hand; all else is done by `call`, in Python. */
+static PyObject *port_call(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names) {
+  struct hmk_port *port = PyLong_AsVoidPtr(PyTuple_GET_ITEM(self, 0));
+  if (count != PORT_ARGUMENTS || names || port->thread != PyThreadState_GetID(PyThreadState_Get()) ||
+      port->link->special)
+    return PyObject_Vectorcall(PyTuple_GET_ITEM(self, 1), arguments, (size_t)count, names);
+  struct hmk_link *link = port->link; /* the thread's own for as long as it runs */
+  PyObject *reply = issue(link, arguments);
+  if (!reply || !PyLong_CheckExact(reply)) return reply;
+  PyObject *settled = settle(PyTuple_GET_ITEM(self, 2), reply, link, arguments);
+  Py_DECREF(reply);
+  return settled;
+}
+
+static PyMethodDef port_method = {"call", (PyCFunction)(void (*)(void))port_call, METH_FASTCALL | METH_KEYWORDS,
+                                  NULL};
+
+/* caller(address of a struct hmk_port, call, settle) -> what calls on that port */
+static PyObject *caller(PyObject *self, PyObject *arguments) {
+  (void)self;
+  if (PyTuple_GET_SIZE(arguments) != 3 || !PyLong_Check(PyTuple_GET_ITEM(arguments, 0)))
+    return PyErr_Format(PyExc_TypeError, "caller takes an address and two functions");
+  return PyCFunction_New(&port_method, arguments);
+}
+
+/* remember(address of a struct hmk_port, address of a link): the link of the calling thread, while it lives */
+static PyObject *remember(PyObject *self, PyObject *arguments) {
+  PyObject *port, *link;
+  (void)self;
+  if (!PyArg_ParseTuple(arguments, "O!O!", &PyLong_Type, &port, &PyLong_Type, &link)) return NULL;
+  struct hmk_port *at = PyLong_AsVoidPtr(port);
+  at->link = PyLong_AsVoidPtr(link);
+  at->thread = PyThreadState_GetID(PyThreadState_Get());
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef remember_method = {"remember", remember, METH_VARARGS, NULL};
+static PyMethodDef caller_method = {"caller", caller, METH_VARARGS, NULL};
+static PyMethodDef issue_method = {"issue", (PyCFunction)(void (*)(void))issue_on, METH_FASTCALL, NULL};
 static PyMethodDef resume_method = {"resume", (PyCFunction)(void (*)(void))resume, METH_FASTCALL, NULL};
 
+static int put(PyObject *module, const char *name, PyMethodDef *method) {
+  PyObject *function = PyCFunction_New(method, NULL);
+  int failed = !function || PyObject_SetAttrString(module, name, function);
+  Py_XDECREF(function);
+  return failed;
+}
+
 static int install(PyObject *module) {
-  PyObject *issuer = PyCFunction_New(&issue_method, NULL), *resumer = PyCFunction_New(&resume_method, NULL);
-  int done = issuer && resumer && !PyObject_SetAttrString(module, "_issue", issuer) &&
-             !PyObject_SetAttrString(module, "_resume", resumer);
-  Py_XDECREF(issuer);
-  Py_XDECREF(resumer);
+  if (put(module, "_issue", &issue_method) || put(module, "_resume", &resume_method) ||
+      put(module, "_caller", &caller_method) || put(module, "_remember", &remember_method))
+    return -1;
   bindings = PyObject_GetAttrString(module, "_bindings");
   failed = PyObject_GetAttrString(module, "_failed");
   nothing = PyObject_GetAttrString(module, "EMPTY");
   no_registers = PyTuple_New(0);
   no_payload = PyBytes_FromStringAndSize(NULL, 0);
-  return done && bindings && failed && nothing && no_registers && no_payload ? 0 : -1;
+  return bindings && failed && nothing && no_registers && no_payload ? 0 : -1;
 }
 
 /* Tie this code to corekernel.dispatcher, which calls this once when it is imported. 0, or -1. */
@@ -156,10 +244,6 @@ void hmk_python_end(struct hmk_carrier *carrier) {
   Py_XDECREF((PyObject *)carrier->python_key);
   PyGILState_Release(PyGILState_UNLOCKED);
 }
-
-void hmk_python_enter(struct hmk_carrier *carrier) { PyEval_RestoreThread(carrier->python_state); }
-
-void hmk_python_leave(void) { PyEval_SaveThread(); }
 
 static PyObject *payload_of(const struct hmk_context *context, PyObject *caller) {
   if (!context->in_length) return Py_NewRef(no_payload);

@@ -1,7 +1,8 @@
 /* The wait policy: spin, yield, sleep (Microkernel Goes General, OSDI '24, section 4.1: synchronous RPC without a scheduling decision).
  *
  * Waiting for a reply costs what the peer's position allows:
- *   1. the peer last ran on another CPU: spin for `spin` ticks (a reply crosses in two cache-line transfers);
+ *   1. the peer last ran on another CPU, and did not sleep: spin for `spin` ticks (a reply crosses in two cache-line
+ *      transfers, a wake-up in no such time);
  *   2. yield for up to `yield` ticks: on the same CPU this *is* the switch to the peer, and costs less than a
  *      futex wake;
  *   3. sleep on the state word, HMK_SLEEP set, so that whoever moves the phase wakes us.
@@ -14,6 +15,7 @@
 
 #define HOG_FIRST_US 1000
 #define HOG_LONGEST_US 1000000
+#define HOG_ROW_US 250000
 #define GONE_AFTER 1024
 #define NAP_MOST_MS 1000
 #define VAIN_YIELDS 3
@@ -56,11 +58,13 @@ static int spin(struct hmk_wait *wait, uint64_t until) {
   return ended(wait);
 }
 
-/* A slow yield on this CPU: suspend yielding here, four times longer each time in a row. */
+/* A slow yield on this CPU: suspend yielding here, four times longer each time in a row. Long after the last one it is
+ * no row: a virtual machine loses its CPU for as long some thirty times a second, and there is no hog at all. */
 static void found_hog(struct hmk_wait_policy *policy, uint32_t cpu, uint64_t now) {
   uint64_t tick_us = policy->tick_khz / 1000 + 1;
   uint64_t backoff = hmk_load64(&policy->hog_backoff[cpu]) * 4;
-  if (backoff == 0) backoff = HOG_FIRST_US * tick_us;
+  if (backoff == 0 || now > hmk_load64(&policy->hog_until[cpu]) + HOG_ROW_US * tick_us)
+    backoff = HOG_FIRST_US * tick_us;
   if (backoff > HOG_LONGEST_US * tick_us) backoff = HOG_LONGEST_US * tick_us;
   hmk_store64(&policy->hog_backoff[cpu], backoff);
   hmk_store64(&policy->hog_until[cpu], now + backoff);
@@ -94,7 +98,8 @@ static int yield(struct hmk_wait *wait, uint32_t cpu, uint64_t now, int apart) {
       found_quick(policy, cpu);
       return 1;
     }
-    if (!apart && after - now < ALONE_US * (policy->tick_khz / 1000 + 1) && ++vain == VAIN_YIELDS) return 0;
+    /* Somebody ran, and it was not our peer: of many on this CPU the host would pick it by chance. */
+    if (!apart && (after - now >= ALONE_US * (policy->tick_khz / 1000 + 1) || ++vain == VAIN_YIELDS)) return 0;
     now = after;
   }
   return 0;
@@ -136,7 +141,6 @@ static enum hmk_wait_end overslept(uint64_t deadline, uint64_t *nap, const struc
 static enum hmk_wait_end slumber(struct hmk_wait *wait) {
   uint64_t until = sleep_until(wait->deadline, wait->nap);
   long result = 0;
-  wait->slept = 1;
   while (!ended(wait)) {
     if (commanded(wait)) return HMK_WAIT_COMMAND;
     if (result == -HMK_EINTR) return HMK_WAIT_SIGNAL;
@@ -153,7 +157,6 @@ static enum hmk_wait_end slumber(struct hmk_wait *wait) {
 enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait) {
   struct hmk_wait_policy *policy = wait->policy;
   uint32_t cpu;
-  wait->slept = 0;
   if (ended(wait)) {
     hmk_count64(&wait->waits[0], 1);
     return HMK_WAIT_DONE;
@@ -161,8 +164,9 @@ enum hmk_wait_end hmk_wait_phase(struct hmk_wait *wait) {
   if (!wait->sleep_at_once) {
     uint64_t now = hmk_ticks_cpu(&cpu);
     int apart = wait->peer_cpu != cpu || policy->spin_same;
-    if (policy->yield && apart) be_courteous(wait, cpu, now);
-    if (policy->spin && apart && spin(wait, now + policy->spin)) {
+    int near = apart && !wait->peer_slept;
+    if (policy->yield && near) be_courteous(wait, cpu, now);
+    if (policy->spin && near && spin(wait, now + policy->spin)) {
       hmk_count64(&wait->waits[0], 1);
       return HMK_WAIT_DONE;
     }

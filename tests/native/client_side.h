@@ -64,7 +64,7 @@ static inline void hybrid_policy(struct hmk_wait_policy *policy, uint64_t tick_k
   uint64_t microsecond = tick_khz / 1000 + 1;
   policy->tick_khz = tick_khz;
   policy->cpus = cpus;
-  policy->hog = 200 * microsecond;
+  policy->hog = 1000 * microsecond;
   policy->spin = cpus > 1 ? 5 * microsecond : 0;
   policy->yield = 100 * microsecond;
 }

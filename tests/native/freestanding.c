@@ -54,7 +54,7 @@ static void deadline_passes_where_nobody_serves(void) {
 
 /* Given up while its handler runs. */
 static void abandoned_link_comes_back_with_the_reply(void) {
-  struct hmk_message work = {.operation = OP_WORK, .registers = 1, .args = {20000000}};
+  struct hmk_message work = {.operation = OP_WORK, .registers = 1, .args = {200000000}};
   link.deadline = hmk_ticks() + policy.tick_khz;
   CHECK(hmk_call(&link, &work) == HMK_E_DEADLINE);
   CHECK(plain(&link, OP_NULL) == HMK_E_BUSY);

@@ -4,5 +4,5 @@
 int hmk_python_open(void) { return 0; }
 void hmk_python_begin(struct hmk_carrier *carrier) { (void)carrier; }
 void hmk_python_end(struct hmk_carrier *carrier) { (void)carrier; }
-void hmk_python_enter(struct hmk_carrier *carrier) { (void)carrier; }
-void hmk_python_leave(void) {}
+void hmk_python_enter(struct hmk_carrier *carrier, int in_line) { (void)carrier, (void)in_line; }
+void hmk_python_leave(struct hmk_carrier *carrier) { (void)carrier; }
