@@ -16,9 +16,11 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from bench import hmk, peers, raw, report
-from bench.hmk import CASES, FULL, QUICK, Plan
-from bench.stats import PLACEMENTS, Row, number, read_rows, size_name, write_rows
+from bench import hmk, report, rounds
+from bench.hmk.plan import FULL, QUICK, Plan
+from bench.stats import Row, number, read_rows, size_name, write_rows
+
+CASES = (*rounds.CASES, *hmk.CASES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,16 +68,9 @@ def _measured(options: argparse.Namespace) -> list[Row]:
 
 
 def measure(plan: Plan, cases: Collection[str] = CASES) -> Iterator[Row]:
-    """All rows of a run: hmk first, while this process is small and has one thread; then peers and limits."""
+    """All rows of a run; this process must have one thread."""
+    yield from rounds.rows(plan, cases)
     yield from hmk.rows(plan, cases)
-    sizes = [size for size in plan.sizes if ("echo" if size else "null") in cases]
-    for place in PLACEMENTS:
-        yield from peers.rows(plan.peers_s, [place], sizes)
-    if sizes:
-        for place in PLACEMENTS:
-            yield from (row for row in raw.rows(plan.budget_s, [place], sizes) if row.case != "hog")
-    if "hog" in cases:
-        yield from raw.hog_rows(plan.budget_s)
 
 
 def line(row: Row) -> str:

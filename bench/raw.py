@@ -75,29 +75,26 @@ RAW_FUTEX = Peer("raw-futex", ("bench._raw",), _open_futex, side="c")
 
 
 def rows(budget_s: float, placements: Sequence[str] = PLACEMENTS, sizes: Sequence[int] = peers.SIZES) -> Iterator[Row]:
-    """Measure the limits at every size, then the futex beside a hog.
+    """Measure the limits at every size.
 
     Args:
         budget_s: seconds of sampling per row.
-        placements: names of placements; hog rows come with `same-core`.
+        placements: names of placements.
         sizes: payload bytes; 0 is the null call.
     """
     for name in placements:
         if name == "cross-core":
             yield from peers.rows(budget_s, [name], sizes, [RAW_SPIN])
         yield from peers.rows(budget_s, [name], sizes, [RAW_FUTEX])
-        if name == "same-core":
-            yield from hog_rows(budget_s)
 
 
-def hog_rows(budget_s: float) -> Iterator[Row]:
-    """Measure the null call over futex on one CPU with a hog, in this session and in another.
+def hog_row(same_session: bool, budget_s: float) -> Row:
+    """Measure the null call over futex on one CPU with a hog, in this session or in another.
 
     The row's note is the hog's (`placement.HOG_NOTES`), by which rows of other systems are matched.
     """
     cpu = placement("same-core").client
     assert cpu is not None
-    for same_session in (True, False):
-        with Hog(cpu, same_session) as hog:
-            row = peers.measure(RAW_FUTEX, "same-core", 0, budget_s)
-        yield dataclasses.replace(row, case="hog", note=hog.note if row.n else row.note)
+    with Hog(cpu, same_session) as hog:
+        row = peers.measure(RAW_FUTEX, "same-core", 0, budget_s)
+    return dataclasses.replace(row, case="hog", note=hog.note if row.n else row.note)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import Figure, figures, figures_table
-from bench.stats import PLACEMENTS, SIDES, Row, measured, median_p50, number, size_name
+from bench.stats import PLACEMENTS, SIDES, Row, measured, median_p50, merged, number, size_name
 
 __all__ = ["Figure", "NoPlots", "figures", "figures_table", "plot", "table"]
 
@@ -52,7 +52,8 @@ def table(rows: Sequence[Row]) -> str:
                 blocks.append(_latency_block(latency, f"null call and echo, {side}, {name}: p50 / p99 µs"))
     others = [row for row in rows if row.case not in LATENCY_CASES]
     for bench, case in dict.fromkeys((row.bench, row.case) for row in others):
-        blocks.append(_case_block([row for row in others if (row.bench, row.case) == (bench, case)], f"{bench} {case}"))
+        rows_of_case = [row for row in others if (row.bench, row.case) == (bench, case)]
+        blocks.append(_case_block(merged(rows_of_case), f"{bench} {case}"))
     return "\n\n".join(blocks)
 
 

@@ -227,6 +227,31 @@ def median_p50(rows: Iterable[Row], **fields: object) -> float | None:
     return statistics.median(found) if found else None
 
 
+_IDENTITY = ("bench", "case", "system", "side", "placement", "payload_bytes", "clients", "unit")
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Rows of the same cell as one, with the medians of what was measured; `n` is the sum.
+
+    A row that was not measured stays as it is; notes that differ are left out.
+    """
+    cells: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        note = row.note if not row.n or row.case == "hog" else None
+        cells.setdefault((*(getattr(row, name) for name in _IDENTITY), note, row.n > 0), []).append(row)
+    return [_median_row(same) if len(same) > 1 else same[0] for same in cells.values()]
+
+
+def _median_row(rows: Sequence[Row]) -> Row:
+    fields: dict[str, float | None] = {}
+    for name in ("p50_ns", "p99_ns", "mean_ns", "per_s", "fairness", "value", "cpu_us_per_call"):
+        values = [value for row in rows if (value := getattr(row, name)) is not None]
+        fields[name] = statistics.median(values) if values else None
+    notes = {row.note for row in rows}
+    note = notes.pop() if len(notes) == 1 else None
+    return dataclasses.replace(rows[0], n=sum(row.n for row in rows), note=note, **fields)  # type: ignore[arg-type]
+
+
 def size_name(payload_bytes: int) -> str:
     """Return a payload as people say it: `null`, `8 B`, `64 KiB`, `1 MiB`."""
     for unit, shift in (("MiB", 20), ("KiB", 10)):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import shim
-from bench import ipc, placement
+from bench import ipc, placement, rounds
 from bench.hmk import cell, crowd, latency, phone, plan, resting, system, threads
 from bench.hmk.cell import CellError, Start
 from bench.hmk.client import CClient, Task
@@ -58,29 +58,51 @@ def whole(rows: list[Row]) -> None:
 # Latency
 
 
-def test_null_gives_one_row_a_placement_and_side_and_then_the_repeated_runs(booted: Booted) -> None:
-    rows = list(latency.null(booted, TINY))
+@pytest.fixture(scope="module")
+def in_rounds() -> list[Row]:
+    """The null call in two rounds, with two runs."""
+    return list(rounds.rows(dataclasses.replace(TINY, sizes=(0,), rounds=2, runs=2), ["null"]))
+
+
+def test_null_gives_a_row_for_each_round_placement_and_side_and_then_the_repeated_runs(in_rounds: list[Row]) -> None:
+    rows = [row for row in in_rounds if row.system == "hmk"]
     whole(rows)
     cells = [(row.side, row.placement) for row in rows if row.value is None]
-    assert sorted(cells) == sorted((side, place) for side in SIDES for place in PLACEMENTS)
+    assert sorted(cells) == sorted(2 * [(side, place) for side in SIDES for place in PLACEMENTS])
     runs = [(row.side, row.placement, row.value) for row in rows if row.value is not None]
-    assert runs == [(side, "free", float(run)) for side in SIDES for run in range(TINY.runs)]
+    assert runs == [(side, "free", float(run)) for run in range(2) for side in SIDES]
     assert all(0 < row.p50_ns <= row.p99_ns for row in rows)
     assert all(row.cpu_us_per_call and row.cpu_us_per_call > 0 for row in rows)
 
 
-def test_echo_gives_a_row_for_every_size_inline_and_shared(booted: Booted) -> None:
-    rows = list(latency.echo(booted, TINY))
+def test_what_is_compared_is_measured_in_the_same_round(in_rounds: list[Row]) -> None:
+    mine = [row for row in in_rounds if row.placement == "same-core"]
+    first, second = mine[: len(mine) // 2], mine[len(mine) // 2 :]
+    assert [(row.system, row.side) for row in first] == [(row.system, row.side) for row in second]
+    systems = {row.system for row in first}
+    assert {"hmk", "hmk:spin", "hmk:blocking", "os.pipe", "iceoryx2", "raw-futex"} <= systems
+
+
+def test_each_repeated_run_has_the_limit_beside_it(in_rounds: list[Row]) -> None:
+    limits = [row for row in in_rounds if row.system == "raw-spin" and row.value is not None]
+    assert [(row.placement, row.value) for row in limits] == [("cross-core", 0.0), ("cross-core", 1.0)]
+
+
+def test_echo_gives_a_row_for_every_size_inline_and_shared() -> None:
+    rows = [row for row in rounds.rows(TINY, ["echo"]) if row.system == "hmk"]
     whole(rows)
     assert {row.case for row in rows} == {"echo"}
     cells = sorted((row.side, row.placement, row.payload_bytes) for row in rows)
     assert cells == sorted((side, place, size) for side in SIDES for place in PLACEMENTS for size in TINY.sizes if size)
 
 
-def test_hog_rows_carry_the_notes_by_which_they_are_compared(booted: Booted) -> None:
-    rows = list(latency.hog(booted, TINY))
+def test_hog_rows_carry_the_notes_by_which_they_are_compared() -> None:
+    rows = list(rounds.rows(dataclasses.replace(TINY, variant_cases=("hog",)), ["hog"]))
     whole(rows)
-    assert sorted((row.side, row.note) for row in rows) == sorted((s, n) for s in SIDES for n in HOG_NOTES)
+    mine = sorted((row.side, row.note) for row in rows if row.system == "hmk")
+    assert mine == sorted((s, n) for s in SIDES for n in HOG_NOTES)
+    assert [row.note for row in rows if row.system == "raw-futex"] == list(HOG_NOTES)
+    assert {row.system for row in rows} == {"hmk", "hmk:spin", "hmk:blocking", "raw-futex"}
     assert {(row.case, row.placement) for row in rows} == {("hog", "same-core")}
 
 
@@ -112,16 +134,21 @@ def test_pinned_service_runs_where_its_placement_says(booted: Booted) -> None:
 
 
 def test_clients_and_chains_tell_rate_and_fairness(booted: Booted) -> None:
-    rows = list(crowd.clients(booted, TINY)) + [
-        crowd.measure(booted, f"chain{depth}", Task(side, crowd.FIRST_OF_CHAIN[side], depth=depth, budget_s=BRIEF_S), 2)
-        for depth in (2, 3)
-        for side in SIDES
-    ]
+    cases = ("clients", "chain2", "chain3")
+    rows = [crowd.measure(booted, case, crowd.task(case, side, BRIEF_S), 2) for case in cases for side in SIDES]
     whole(rows)
-    assert [(row.case, row.side) for row in rows] == [
-        (case, side) for case in ("clients", "chain2", "chain3") for side in ("c", "python")
-    ]
     assert all(row.clients == 2 and row.per_s and row.fairness is not None for row in rows)
+
+
+def test_chain_of_many_clients_is_measured_beside_the_variants() -> None:
+    rows = list(rounds.rows(TINY, ["chain2"]))
+    whole(rows)
+    assert [(row.system, row.side, row.clients) for row in rows] == [
+        (system_name, side, count)
+        for side in SIDES
+        for count in crowd.ALONE_AND_MANY
+        for system_name in ("hmk", "hmk:spin", "hmk:blocking")
+    ]
 
 
 def test_chain_that_is_cut_short_is_not_measured(booted: Booted) -> None:
@@ -263,13 +290,6 @@ def test_command_measures_what_it_is_asked_for_and_stores_it(
     output = capsys.readouterr()
     assert "ipc boot" in output.out and "boot to first call: <= 0.5 s" in output.out
     assert len(output.err.splitlines()) == len(rows)
-
-
-def test_run_measures_hmk_peers_and_limits_in_the_same_cells() -> None:
-    rows = list(ipc.measure(dataclasses.replace(TINY, sizes=(0,), runs=0), ["null"]))
-    systems = {row.system for row in rows if row.placement == "same-core"}
-    assert {"hmk", "hmk:spin", "hmk:blocking", "os.pipe", "iceoryx2", "raw-futex"} <= systems
-    assert {row.case for row in rows} == {"null"}
 
 
 def test_stored_rows_give_the_report_of_their_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

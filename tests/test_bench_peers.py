@@ -25,14 +25,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import peers, placement, raw
-from bench.peers import __main__ as command
 from bench.peers import harness
 from bench.peers.harness import Cell, Link, PairLink, Peer
 from bench.peers.libraries import ICEORYX
 from bench.peers.messages import POSIX_QUEUE, SYSV_QUEUE, in_messages
 from bench.peers.streams import PIPE, framed_receive, framed_send
 from bench.placement import Hog, PlacementError
-from bench.stats import Row, fairness, read_rows, summarise
+from bench.stats import fairness, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 BRIEF_S = 0.002
@@ -104,7 +103,7 @@ def test_raw_spin_runs_across_cpus_or_says_what_it_needs() -> None:
 
 @pytest.mark.usefixtures("no_residue")
 def test_raw_futex_is_measured_beside_both_hogs() -> None:
-    found = list(raw.hog_rows(BRIEF_S))
+    found = [raw.hog_row(same_session, BRIEF_S) for same_session in (True, False)]
     assert [row.note for row in found] == list(placement.HOG_NOTES)
     assert all(row.case == "hog" and row.n > 0 for row in found)
 
@@ -275,7 +274,7 @@ def test_hog_runs_pinned_in_its_session_until_the_context_ends(same_session: boo
         raise RuntimeError("the benchmark failed")
 
 
-# Summaries and the command
+# Summaries
 
 
 def test_summary_uses_the_nearest_rank() -> None:
@@ -289,14 +288,3 @@ def test_fairness_is_least_over_most() -> None:
     assert fairness([50, 100, 75]) == 0.5
     assert fairness([0, 9]) == 0.0
     assert fairness([0, 0]) == 0.0
-
-
-def test_command_prints_tables_and_stores_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    row = Row("ipc", "null", "os.pipe", "python", "same-core").timed([5000, 7000])
-    monkeypatch.setattr(peers, "rows", lambda budget_s, names: iter([dataclasses.replace(row, placement=names[0])]))
-    monkeypatch.setattr(raw, "rows", lambda budget_s, names: iter([]))
-    assert command.main(["--quick", "--json", str(tmp_path / "rows.jsonl")]) == 0
-    assert "os.pipe" in capsys.readouterr().out
-    assert [r.placement for r in read_rows(tmp_path / "rows.jsonl")] == ["same-core", "cross-core", "free"]

@@ -148,6 +148,47 @@ def test_fewer_than_ten_repeated_runs_leave_the_figure_open() -> None:
 # Tables and plots
 
 
+def by_name(rows: list[Row]) -> dict[str, figures.Figure]:
+    return {figure.name: figure for figure in report.figures(rows)}
+
+
+def test_ratio_is_taken_within_each_round_so_that_a_slow_host_cancels() -> None:
+    rows = []
+    for speed in (1, 3, 1):
+        rows.append(row("null", "hmk", "c", "same-core", 3.0 * speed))
+        rows.append(row("null", "raw-futex", "c", "same-core", 5.0 * speed))
+    rows[0] = dataclasses.replace(rows[0], p50_ns=9e3)  # the host was slow just then
+    assert by_name(rows)["C null, same-core, hybrid"].measured.startswith("over raw futex 0.600 x")
+
+
+def test_runs_that_differ_as_the_host_itself_does_are_not_held_against_hmk() -> None:
+    def runs(factor: float) -> list[Row]:
+        mine = [row("null", "hmk", "c", "free", 2.5 if run == 4 else 1.0, value=float(run)) for run in range(10)]
+        limit = [
+            row("null", "raw-spin", "c", "cross-core", factor if run == 4 else 1.0, value=float(run))
+            for run in range(10)
+        ]
+        return mine + limit
+
+    name = "unpinned service, ten runs"
+    assert by_name(runs(2.5))[name].ok is True
+    assert by_name(runs(1.0))[name].ok is False
+    assert "(1.00 x over the raw spin beside each, itself 2.50 x)" in by_name(runs(2.5))[name].measured
+
+
+def test_rounds_of_a_case_are_one_line_with_their_medians() -> None:
+    rounds = [row("clients", "hmk", "c", "free", p50, clients=4, per_s=1e6 * p50, fairness=0.5) for p50 in (1, 2, 9)]
+    (merged,) = stats.merged(rounds)
+    assert (merged.p50_ns, merged.per_s, merged.n) == (2000.0, 2e6, 3000)
+    assert len(report.table(rounds).splitlines()) == 3
+
+
+def test_round_that_failed_is_shown_beside_the_others() -> None:
+    rounds = [row("clients", "hmk", "c", "free", 1, clients=4) for _ in range(2)]
+    failed = rounds[0].unmeasured("a client died")
+    assert stats.merged([*rounds, failed]) == [dataclasses.replace(rounds[0], n=2000), failed]
+
+
 def test_table_has_a_block_per_side_and_placement_with_ratios_to_hmk() -> None:
     text = report.table(good_run())
     block = next(b for b in text.split("\n\n") if b.startswith("null call and echo, python, same-core"))

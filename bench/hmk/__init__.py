@@ -1,56 +1,33 @@
-"""hmk's own half of `bench ipc`: every case of the plan as rows, each from fresh client processes.
+"""hmk's own half of `bench ipc`: rows, each from fresh client processes.
 
-Cases that compare wait policies run on one system per variant (`hmk`, `hmk:spin`, `hmk:blocking`), booted once for
-all of them; the others boot what they need.
+What is compared with others is measured cell by cell (`latency`, `crowd`; `bench.rounds` says in which order); here is
+what stands alone, on systems booted for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
-from bench.hmk import crowd, latency, phone, resting, threads
-from bench.hmk.plan import CASES, FULL, QUICK, VARIANTS, Plan
-from bench.hmk.system import Booted, boot_text, pinned_services
+from bench.hmk import phone, resting, threads
+from bench.hmk.plan import Plan
 from bench.stats import Row
 
-__all__ = ["CASES", "FULL", "QUICK", "Plan", "rows"]
-
-OnVariant: TypeAlias = Callable[[Booted, Plan], Iterator[Row]]
-_ON_VARIANTS: Final[Mapping[str, OnVariant]] = {
-    "null": latency.null,
-    "echo": latency.echo,
-    "hog": latency.hog,
-    "clients": crowd.clients,
-    "chain2": crowd.chain2,
-    "chain3": crowd.chain3,
-}
 _ALONE: Final[Mapping[str, Callable[[Plan], Iterator[Row]]]] = {
     "threads": threads.threads,
     "phone": phone.phone,
     "idle": resting.idle,
     "boot": resting.boots,
 }
+CASES: Final = tuple(_ALONE)
 
 
-def rows(plan: Plan, cases: Collection[str] = CASES, variants: Collection[str] = VARIANTS) -> Iterator[Row]:
-    """Measure cases; this process must have one thread.
-
-    Args:
-        plan: how much to measure.
-        cases: names out of `CASES`.
-        variants: for the cases that compare wait policies.
+def rows(plan: Plan, cases: Collection[str] = CASES) -> Iterator[Row]:
+    """Measure those of `CASES` that are wanted; this process must have one thread.
 
     Raises:
         BootError: a system does not come up.
     """
-    for system in variants:
-        wanted = set(cases) if system == "hmk" else set(cases) & set(plan.variant_cases)
-        chosen = [measure for case, measure in _ON_VARIANTS.items() if case in wanted]
-        if chosen:
-            with boot_text(pinned_services(), system) as booted:
-                for measure in chosen:
-                    yield from measure(booted, plan)
-    for case, measure_alone in _ALONE.items():
+    for case, measure in _ALONE.items():
         if case in cases:
-            yield from measure_alone(plan)
+            yield from measure(plan)

@@ -8,43 +8,23 @@ here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 from bench.hmk import cell, client
 from bench.hmk.cell import CellError
 from bench.hmk.client import Task
 from bench.hmk.latency import with_times
-from bench.hmk.plan import Plan
 from bench.hmk.system import Booted, service_name
-from bench.stats import SIDES, Row, fairness
+from bench.stats import Row, fairness
 
 FIRST_OF_CHAIN = {"c": "cchain_a", "python": "chain_a"}
 ALONE_AND_MANY = (1, 8)
 
 
-def clients(booted: Booted, plan: Plan) -> Iterator[Row]:
-    """Null calls of 1 to 8 clients to one service."""
-    for side in SIDES:
-        for count in plan.clients:
-            task = Task(side, service_name(side, "free"), budget_s=plan.crowd_s)
-            yield measure(booted, "clients", task, count)
-
-
-def chain2(booted: Booted, plan: Plan) -> Iterator[Row]:
-    """Chains of two services, of one client and of eight."""
-    return _chains(booted, "chain2", 2, plan.crowd_s)
-
-
-def chain3(booted: Booted, plan: Plan) -> Iterator[Row]:
-    """Chains of three services, of one client and of eight."""
-    return _chains(booted, "chain3", 3, plan.crowd_s)
-
-
-def _chains(booted: Booted, case: str, depth: int, budget_s: float) -> Iterator[Row]:
-    for side in SIDES:
-        for count in ALONE_AND_MANY:
-            task = Task(side, FIRST_OF_CHAIN[side], depth=depth, budget_s=budget_s)
-            yield measure(booted, case, task, count)
+def task(case: str, side: str, budget_s: float) -> Task:
+    """What each client of a case does: `clients`, `chain2` or `chain3`."""
+    if case == "clients":
+        return Task(side, service_name(side, "free"), budget_s=budget_s)
+    return Task(side, FIRST_OF_CHAIN[side], depth=int(case.removeprefix("chain")), budget_s=budget_s)
 
 
 def measure(booted: Booted, case: str, task: Task, count: int) -> Row:

@@ -1,4 +1,4 @@
-"""One client, one service: the null call, echo by size, a CPU hog beside them, and an unpinned service again and again.
+"""One client, one service: the null call, echo by size, and a CPU hog beside them.
 
 Each row comes from a fresh client process. What could not be measured is a row that says why.
 """
@@ -11,43 +11,19 @@ from collections.abc import Iterator
 from bench.hmk import cell, client
 from bench.hmk.cell import CellError, Outcome
 from bench.hmk.client import Findings, Task
-from bench.hmk.plan import Plan
 from bench.hmk.system import Booted
 from bench.placement import Hog, PlacementError, placement
-from bench.stats import PLACEMENTS, SIDES, Row
+from bench.stats import SIDES, Row
 
 
-def null(booted: Booted, plan: Plan) -> Iterator[Row]:
-    """The null call in every placement, and ten times over where the service is not pinned."""
-    for place in PLACEMENTS:
-        for side in SIDES:
-            yield measure(booted, side, place, 0, plan.budget_s)
-    if booted.system == "hmk":
-        for side in SIDES:
-            for run in range(plan.runs):
-                row = measure(booted, side, "free", 0, plan.budget_s)
-                yield dataclasses.replace(row, value=float(run))
-
-
-def echo(booted: Booted, plan: Plan) -> Iterator[Row]:
-    """Echo in every size and placement."""
-    sizes = plan.sizes if booted.system == "hmk" else plan.variant_sizes
-    for place in PLACEMENTS:
-        for side in SIDES:
-            for size in sizes:
-                if size:
-                    yield measure(booted, side, place, size, plan.budget_s)
-
-
-def hog(booted: Booted, plan: Plan) -> Iterator[Row]:
-    """The null call on one CPU with a hog, in this session and in another; rows match `raw.hog_rows` by note."""
+def hog(booted: Booted, same_session: bool, budget_s: float) -> Iterator[Row]:
+    """The null call on one CPU with a hog, in this session or another; rows match `raw.hog_row` by note."""
     cpu = placement("same-core").client
     assert cpu is not None
-    for same_session in (True, False):
-        for side in SIDES:
-            with Hog(cpu, same_session) as running:
-                row = measure(booted, side, "same-core", 0, plan.budget_s)
-            yield dataclasses.replace(row, case="hog", note=running.note if row.n else row.note)
+    for side in SIDES:
+        with Hog(cpu, same_session) as running:
+            row = measure(booted, side, "same-core", 0, budget_s)
+        yield dataclasses.replace(row, case="hog", note=running.note if row.n else row.note)
 
 
 def measure(booted: Booted, side: str, place: str, payload_bytes: int, budget_s: float) -> Row:

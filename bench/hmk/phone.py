@@ -2,7 +2,7 @@
 
 Each thread calls on a timetable of its own, evenly shifted against the others', and sleeps in between. So nearly
 every call finds its carrier asleep and its CPU in other hands: not the fast path, but what a system full of programs
-does. The loop is in C for Python services too: pacing a thousand Python threads would measure the client.
+does. Timers may be late by a millisecond, as on a phone, so that one interrupt wakes several threads. The loop is in C for Python services too: pacing a thousand Python threads would measure the client.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import dataclasses
 
 from bench.peers import SIZES
 
-CASES = ("null", "echo", "hog", "clients", "chain2", "chain3", "threads", "phone", "idle", "boot")
 VARIANTS = ("hmk", "hmk:spin", "hmk:blocking")
 
 
@@ -15,6 +14,7 @@ class Plan:
     """The extent of a run.
 
     Attributes:
+        rounds: how often each cell is measured that is compared with others.
         budget_s: seconds of sampling in a cell with one client.
         crowd_s: seconds of sampling in a cell with several.
         sizes: payload bytes measured for `hmk`; 0 is the null call.
@@ -31,6 +31,7 @@ class Plan:
         peers_s: seconds of sampling per peer's cell.
     """
 
+    rounds: int
     budget_s: float
     crowd_s: float
     sizes: tuple[int, ...]
@@ -48,11 +49,12 @@ class Plan:
 
 
 FULL = Plan(
-    budget_s=0.5,
-    crowd_s=1.0,
+    rounds=3,
+    budget_s=0.15,
+    crowd_s=0.7,
     sizes=SIZES,
     variant_sizes=SIZES,
-    variant_cases=CASES,
+    variant_cases=("null", "echo", "hog", "clients", "chain2", "chain3"),
     clients=(1, 2, 4, 8),
     runs=10,
     threads=1000,
@@ -61,10 +63,11 @@ FULL = Plan(
     phone_per_s=41_000,
     idle_s=5.0,
     boots=7,
-    peers_s=0.3,
+    peers_s=0.1,
 )
 QUICK = dataclasses.replace(
     FULL,
+    rounds=1,
     budget_s=0.05,
     crowd_s=0.1,
     variant_sizes=(0,),

@@ -12,6 +12,8 @@
 
 #include "hmk.h"
 
+#define SLACK_NS 1000000
+
 struct bench_call {
   uintptr_t link; /* of struct hmk_link */
   uint32_t operation; /* of the interface bench_echo */
@@ -64,14 +66,16 @@ static void sleep_until(uint64_t ns) {
 
 /*
  * Call at `first_ns` (CLOCK_MONOTONIC) and every `period_ns` from there until `end_ns`. Whoever falls behind calls
- * at once, and keeps its timetable: a service that is too slow shows in the number of samples.
+ * at once, and keeps its timetable: a service that is too slow shows in the number of samples. Timers may be late by
+ * a millisecond, so that one interrupt wakes many threads: a thousand timers each with an interrupt of its own would
+ * measure the timers.
  */
 static size_t bench_paced(struct bench_call *call, uint64_t first_ns, uint64_t period_ns, uint64_t end_ns,
                           uint64_t *samples, size_t capacity) {
   struct hmk_link *link = (struct hmk_link *)call->link;
   struct hmk_message message = message_of(call);
   size_t n = 0;
-  prctl(PR_SET_TIMERSLACK, 1000000);
+  prctl(PR_SET_TIMERSLACK, SLACK_NS);
   call->status = HMK_OK;
   for (uint64_t at = first_ns; n < capacity && at < end_ns && now_ns() < end_ns; at += period_ns) {
     sleep_until(at);

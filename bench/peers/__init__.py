@@ -19,10 +19,8 @@ from bench.stats import PLACEMENTS, Row
 
 PEERS = (PIPE, SEQPACKET, UNIX_STREAM, POSIX_QUEUE, SYSV_QUEUE, CONNECTION, ZMQ, ICEORYX)
 SIZES = (0, 8, 512, 4096, 65536, 1 << 20)
-QUICK_BUDGET_S = 0.15
-FULL_BUDGET_S = 0.6
 
-__all__ = ["FULL_BUDGET_S", "PEERS", "QUICK_BUDGET_S", "SIZES", "Peer", "measure", "rows"]
+__all__ = ["PEERS", "SIZES", "Peer", "measure", "rows"]
 
 _serial = 0
 

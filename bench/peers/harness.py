@@ -17,7 +17,7 @@ import abc
 import contextlib
 import ctypes
 import dataclasses
-import importlib
+import importlib.util
 import json
 import os
 import select
@@ -139,10 +139,8 @@ class Peer:
     def missing(self) -> str:
         """Return why the peer cannot be used here, or an empty string."""
         for module in self.modules:
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                return f"not installed: {error.name or module}"
+            if importlib.util.find_spec(module) is None:
+                return f"not installed: {module}"
         return ""
 
 
