@@ -253,7 +253,7 @@ def _spread(side: str, runs: Sequence[float], limits: Sequence[float]) -> Check:
 
 def _threads(rows: Sequence[Row]) -> list[Check]:
     return [
-        _most(side, _value(rows, "threads", "KiB/stack", side=side), limit, "KiB")
+        _most(side, _value(rows, "threads", "KiB/stack", side=side, clients=1000), limit, "KiB")
         for side, limit in (("c", 40.0), ("python", 60.0))
     ]
 

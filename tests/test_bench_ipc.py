@@ -34,6 +34,7 @@ TINY = dataclasses.replace(
     runs=1,
     threads=12,
     squeezed=60,
+    callers=12,
     phone_s=0.2,
     phone_per_s=300,
     idle_s=0.1,
@@ -262,10 +263,10 @@ def test_no_call_fails_with_stacks_for_a_quarter_of_the_threads(side: str) -> No
 
 
 def test_paced_threads_call_on_their_timetable() -> None:
-    timed, cores = phone.measure("c", Timetable(TINY.threads, TINY.phone_per_s, TINY.phone_s))
+    timed, cores = phone.measure("c", Timetable(TINY.callers, TINY.phone_per_s, TINY.phone_s))
     whole([timed, cores])
     assert 0 < timed.n <= TINY.phone_per_s * TINY.phone_s
-    assert timed.per_s is not None and timed.clients == TINY.threads
+    assert timed.per_s is not None and timed.clients == TINY.callers
     assert cores.unit == "cores" and cores.value is not None and cores.value > 0
 
 

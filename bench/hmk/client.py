@@ -27,7 +27,7 @@ from corekernel.port import INLINE_BYTES
 from services.stubs.bench_echo import BenchEchoOperation
 from shim.client import System
 
-KEPT_SAMPLES = 100_000
+KEPT_SAMPLES = 20_000
 _WARM_UP_CALLS = 1000
 
 

@@ -2,7 +2,8 @@
 
 Each thread calls on a timetable of its own, evenly shifted against the others', and sleeps in between. So nearly
 every call finds its carrier asleep and its CPU in other hands: not the fast path, but what a system full of programs
-does. Timers may be late by a millisecond, as on a phone, so that one interrupt wakes several threads. The loop is in C for Python services too: pacing a thousand Python threads would measure the client.
+does. Timers may be late by a millisecond, as on a phone, so that one interrupt wakes several threads. The loop is in C
+for Python services too: pacing a thousand Python threads would measure the client.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Timetable:
 def phone(plan: Plan) -> Iterator[Row]:
     """For each side the times with the rate that was reached, and the cores that the services used."""
     for side in SIDES:
-        yield from measure(side, Timetable(plan.threads, plan.phone_per_s, plan.phone_s))
+        yield from measure(side, Timetable(plan.callers, plan.phone_per_s, plan.phone_s))
 
 
 def measure(side: str, timetable: Timetable) -> Iterator[Row]:

@@ -24,6 +24,7 @@ class Plan:
         runs: fresh clients of an unpinned service, one after the other.
         threads: client threads, each bound to three services.
         squeezed: client threads in the run with stacks for a quarter of them.
+        callers: client threads that call at a phone's rate.
         phone_s: seconds of paced calls.
         phone_per_s: paced calls per second, all threads together.
         idle_s: seconds of watching a system that nobody calls.
@@ -41,6 +42,7 @@ class Plan:
     runs: int
     threads: int
     squeezed: int
+    callers: int
     phone_s: float
     phone_per_s: int
     idle_s: float
@@ -59,6 +61,7 @@ FULL = Plan(
     runs=10,
     threads=1000,
     squeezed=1000,
+    callers=1000,
     phone_s=5.0,
     phone_per_s=41_000,
     idle_s=5.0,
@@ -70,12 +73,15 @@ QUICK = dataclasses.replace(
     rounds=1,
     budget_s=0.05,
     crowd_s=0.1,
+    sizes=(0, 8, 4096, 65536),
     variant_sizes=(0,),
     variant_cases=("null", "chain2"),
     clients=(1, 4, 8),
+    threads=300,
     squeezed=60,
+    callers=1000,
     phone_s=0.5,
-    idle_s=2.0,
+    idle_s=1.0,
     boots=3,
     peers_s=0.02,
 )
