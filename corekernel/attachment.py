@@ -3,11 +3,11 @@
 The shim (any client process) and the service host (a service calling other services) share this code; the core
 makes no difference between them but for their rights.
 
-* One request to the core at a time, under a lock; calls never take that lock.
+* Threads ask the core side by side (`conversation.py`); calls never go there.
 * A *session* is one (service, generation): a frames object and the slots of it that this process has given to its
   threads. When the service dies the core ends every slot, and the next call opens a new session.
-* A thread's first call binds a stack in every pre-bound service; any other service is bound at its first call. On
-  thread exit the slots, still bound, go back to the session for the next thread.
+* A thread's first call binds a stack in every pre-bound service, with one request; one that is down is left to its own
+  first call, like any other service. On thread exit the slots, still bound, go back to the session for the next thread.
 * A link carries one call. When it is busy (a signal handler interrupted a call) or abandoned (a deadline passed and
   the handler still runs), the thread takes a further slot.
 * After a fork the child has nothing of this: it attaches again at its first call, as a client of its own.
@@ -26,7 +26,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from corekernel import dispatcher
-from corekernel.channel import Channel, ChannelClosed, ChannelError, Message
+from corekernel.channel import Channel, ChannelClosed, ChannelError, Message, Unsendable
+from corekernel.conversation import Conversation
 from corekernel.dispatcher import Frames, Link, Mapping, StraightPath, Variant, WaitPolicy
 from corekernel.errors import CallError, DeadlineExceeded, Denied, HmkError, NoSuchService, Status, TooBig
 from corekernel.port import INLINE_BYTES, MAX_BULK_BYTES, Payload, Registers, Reply
@@ -91,12 +92,18 @@ def _welcome(reply: Message) -> Welcome:
     )
 
 
+def _error(reply: Message) -> HmkError:
+    kind = _ERRORS.get(str(reply["error"]), CallError)
+    return kind(str(reply.get("text", reply["error"])))
+
+
 class Session:
     """One generation of one service, as this process reaches it."""
 
-    def __init__(self, service: str, generation: int, fd: int) -> None:
+    def __init__(self, service: str, generation: int, polled: bool, fd: int) -> None:
         self.service = service
         self.generation = generation
+        self.polled = polled
         self._lock = threading.Lock()
         try:
             self.frames = Frames(fd)
@@ -115,7 +122,7 @@ class Session:
             if self._next >= dispatcher.MAX_SLOTS:
                 raise TooBig(f"{self.service}: all {dispatcher.MAX_SLOTS} slots of this process are in use")
             index, self._next = self._next, self._next + 1
-        return Link(self.frames, index, policy), False
+        return Link(self.frames, index, policy, self.polled), False
 
     def end(self) -> None:
         """End every call in flight, as the core does when the service dies."""
@@ -156,6 +163,7 @@ class Attachment:
         self.name = name
         self.policy = WaitPolicy(welcome.tick_khz, welcome.cpus, welcome.variant)
         self._reconnect = reconnect
+        self._conversation = Conversation(channel)
         self._ports: weakref.WeakSet[RemotePort] = weakref.WeakSet()
         self._start_afresh()
 
@@ -185,12 +193,11 @@ class Attachment:
         return cls(channel, _welcome(reply), name, reconnect)
 
     def _start_afresh(self) -> None:
-        self._asking = threading.Lock()
+        self._binding = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._sessions: dict[str, Session] = {}
         self._dead: dict[str, int] = {}
         self._local = threading.local()
-        self._serial = 0
         self._forked = False
         self._watched = -1
 
@@ -242,6 +249,7 @@ class Attachment:
             if self._forked:
                 fresh = Attachment.greet(self._reconnect(), self.name)
                 self.channel, self.welcome = fresh.channel, fresh.welcome
+                self._conversation = fresh._conversation
                 self._forked = False
                 self.watch()
 
@@ -254,33 +262,23 @@ class Attachment:
     # ---- requests to the core
 
     def ask(self, request: Message, fds: Sequence[int] = ()) -> tuple[Message, list[int]]:
-        """Send one request to the core and return its reply and descriptors.
+        """Send one request to the core and return its reply and descriptors; other threads may ask meanwhile.
 
         Raises:
             Detached: the system is gone.
+            TooBig: the request does not fit in a message.
             SessionDied, Denied, NoSuchService, TooBig, CallError: as the core says.
         """
         self.here()
-        with self._asking:
-            self._serial += 1
-            try:
-                self.channel.send({**request, "serial": self._serial}, fds)
-                reply, received = self._answer(self._serial)
-            except (ChannelError, OSError) as error:
-                raise Detached(f"the system is gone: {error}") from error
+        try:
+            reply, received = self._conversation.ask(request, fds)
+        except Unsendable:
+            raise
+        except (ChannelError, OSError) as error:
+            raise Detached(f"the system is gone: {error}") from error
         if "error" in reply:
-            kind = _ERRORS.get(str(reply["error"]), CallError)
-            raise kind(str(reply.get("text", reply["error"])))
+            raise _error(reply)
         return reply, received
-
-    def _answer(self, serial: int) -> tuple[Message, list[int]]:
-        """The reply to this request; those to requests whose asker was interrupted are dropped."""
-        while True:
-            reply, received = self.channel.recv()
-            if reply.get("serial") == serial:
-                return reply, received
-            for fd in received:
-                os.close(fd)
 
     # ---- sessions and slots
 
@@ -310,7 +308,7 @@ class Attachment:
                 request = {"do": "open", "service": service, "after": self._dead.get(service, -1)}
                 reply, fds = self.ask(request)
                 if fds:
-                    self._sessions[service] = Session(service, int(reply["generation"]), fds[0])
+                    self._sessions[service] = Session(service, int(reply["generation"]), bool(reply["polled"]), fds[0])
             return self._sessions.get(service)
 
     def bury(self, session: Session) -> None:
@@ -327,8 +325,21 @@ class Attachment:
             SessionDied: that generation is gone.
         """
         for first in range(0, len(links), SLOTS_PER_REQUEST):
-            slots = [link.index for link in links[first : first + SLOTS_PER_REQUEST]]
-            self.ask({"do": "bind", "service": session.service, "generation": session.generation, "slots": slots})
+            for error in self._bind([(session, links[first : first + SLOTS_PER_REQUEST])]).values():
+                raise error
+
+    def _bind(self, wanted: Sequence[tuple[Session, Sequence[Link]]]) -> dict[str, HmkError]:
+        """Have stacks bound in services, each named once; why it failed in those where it did.
+
+        One thread at a time: where stacks are short, a crowd would take them from each other before they are used.
+        """
+        services = {
+            session.service: {"generation": session.generation, "slots": [link.index for link in links]}
+            for session, links in wanted
+        }
+        with self._binding:
+            results = self.ask({"do": "bind", "services": services})[0]["services"]
+        return {name: _error(result) for name, result in results.items() if "error" in result}
 
     def buffer(self, session: Session, link: Link, size: int) -> None:
         """Share a buffer of at least `size` bytes with the service for this slot."""
@@ -354,25 +365,34 @@ class Attachment:
         by_service: dict[str, Held] | None = getattr(self._local, "held", None)
         if by_service is None:
             by_service = self._local.held = {}
-            for name in self.welcome.prebind:
-                self._prebind(name, by_service)
+            self._prebind(by_service)
         held = by_service.get(service)
         if held is None:
             held = by_service[service] = Held(self.session(service, until))
         return held
 
-    def _prebind(self, service: str, by_service: dict[str, Held]) -> None:
-        """Bind one service; if it is down or dies meanwhile, the first call to it will say so."""
-        try:
-            held = Held(self.session(service))
-        except NoSuchService:
-            return
-        try:
-            self.another_link(held)
-        except SessionDied:
-            self.bury(held.session)
-            return
-        by_service[service] = held
+    def _prebind(self, by_service: dict[str, Held]) -> None:
+        """Bind the pre-bound services; what is down, dies meanwhile or is full is left to the first call to it."""
+        fresh: dict[str, tuple[Held, Link]] = {}
+        for name in self.welcome.prebind:
+            with contextlib.suppress(NoSuchService, TooBig):
+                session = self._sessions.get(name) or self._open(name)
+                if session is None:  # it restarts
+                    continue
+                held = Held(session)
+                link, bound = session.take(self.policy)
+                if bound:
+                    held.links.append(link)
+                    by_service.setdefault(name, held)
+                else:
+                    fresh[name] = held, link
+        failed = self._bind([(held.session, [link]) for held, link in fresh.values()]) if fresh else {}
+        for name, (held, link) in fresh.items():
+            if name not in failed:
+                held.links.append(link)
+                by_service.setdefault(name, held)  # a signal handler may have been here meanwhile
+            elif isinstance(failed[name], SessionDied):
+                self.bury(held.session)
 
     def drop(self, held: Held) -> None:
         """The calling thread's links to a dead generation are of no use."""

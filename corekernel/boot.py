@@ -5,8 +5,10 @@
         core    init of that namespace; forks the zygote; makes the kernel; boots; serves
           zygote, services, programs
 
-The keeper dies with the launcher (unless detached), the core with the keeper, and everything with the core: by the pid
-namespace as root, by death signals otherwise. The socket's name is abstract, so nothing is left in any directory.
+The keeper ends the core when the launcher ends (unless detached); the core dies with the keeper, and everything with
+the core: by the pid namespace as root, by death signals otherwise. The socket's name is abstract, so nothing is left in
+any directory but control groups: the keeper removes those after the core, and if it was killed itself, the launcher
+or the next system to boot does.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from corekernel import namespaces
+from corekernel import cgroups, namespaces
+from corekernel.cgroups import Groups
 from corekernel.channel import Channel
 from corekernel.composition import Composition, Language
 from corekernel.dispatcher import Variant
@@ -75,6 +78,7 @@ class Running:
         if core is not None:
             select.select([core], [], [], KILL_SECONDS)
             os.close(core)
+        cgroups.sweep(self.name, KILL_SECONDS)
 
 
 def reserve(name: str) -> socket.socket:
@@ -131,9 +135,8 @@ def launch(
         os.close(reading)
         if detached:
             _leave_terminal()
-        else:
-            namespaces.die_with_parent(launcher)
-        _keep(lambda: _core(name, composition, variant, list(view), owner, sock, writing))
+        watched = None if detached else launcher
+        _keep(name, watched, lambda: _core(name, composition, variant, list(view), owner, sock, writing))
     os.close(writing)
     sock.close()
     running = Running(name, pid, os.pidfd_open(pid))
@@ -153,8 +156,8 @@ def _leave_terminal() -> None:
     os.close(null)
 
 
-def _keep(core: Callable[[], None]) -> NoReturn:
-    """The keeper's life: fork the core, wait for its end."""
+def _keep(name: str, launcher: int | None, core: Callable[[], None]) -> NoReturn:
+    """The keeper's life: fork the core, wait for its end or its launcher's, and leave nothing of it behind."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -167,8 +170,24 @@ def _keep(core: Callable[[], None]) -> NoReturn:
     if pid == 0:
         core()
     os.closerange(3, 1 << 16)
-    os.waitpid(pid, 0)
-    os._exit(0)
+    try:
+        _wait_for_either(pid, launcher)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        cgroups.sweep(name, KILL_SECONDS)
+    finally:
+        os._exit(0)
+
+
+def _wait_for_either(core: int, launcher: int | None) -> None:
+    """Return when the core has ended, or the launcher that it is not to outlive."""
+    ends = [os.pidfd_open(core)]
+    if launcher is not None:
+        with contextlib.suppress(ProcessLookupError):
+            ends.append(os.pidfd_open(launcher))
+        if os.getppid() != launcher:  # it had ended before, and the descriptor may be somebody else's
+            return
+    select.select(ends, [], [])
 
 
 def _await(reading: int) -> tuple[bool, str]:
@@ -193,7 +212,8 @@ def _core(
     status = 1
     try:
         needed = [*namespaces.interpreter_paths(), ROOT, *view]
-        zygote = Zygote.start(preload_modules(composition), needed if os.geteuid() == 0 else ())
+        groups = Groups.start(name)
+        zygote = Zygote.start(preload_modules(composition), needed if os.geteuid() == 0 else (), groups)
         sys.setswitchinterval(SWITCH_SECONDS)
         kernel = Kernel(name, composition, owner, zygote, variant)
         kernel.clients.listen(sock)

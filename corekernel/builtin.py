@@ -193,14 +193,14 @@ class CoreService(CoreServer):
         return UsageResult(*used)
 
     def set_limit(self, caller: Caller, client: int, kind: int, value: int) -> None:
-        """See the interface. Kind 1: bytes of shared buffers."""
+        """See the interface. Kind 1: bytes of memory; of an attached client, shared buffers only."""
         self._only(caller, "memmgr")
         if kind != 1:
             raise ServiceError(errno.EINVAL, f"no limit of kind {kind}")
         found = self._kernel.clients.by_number.get(client)
         if found is None:
             raise ServiceError(errno.ESRCH, f"no client {client}")
-        found.buffer_limit = value
+        self._kernel.programs.limit_memory(found, value)
 
     def pools(self, caller: Caller) -> bytes:
         """See the interface."""

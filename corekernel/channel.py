@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, TypeAlias
 
-from corekernel.errors import HmkError
+from corekernel.errors import CallError, HmkError, TooBig
 
 MAX_MESSAGE_BYTES = 64 << 10
 MAX_DESCRIPTORS = 16
@@ -59,6 +59,14 @@ class ChannelClosed(ChannelError):
 
 class ChannelFull(ChannelError):
     """The peer does not read: nothing was sent."""
+
+
+class Unsendable(ChannelError, CallError):
+    """What was to be sent is no message: nothing was sent, and the channel goes on working."""
+
+
+class MessageTooBig(Unsendable, TooBig):
+    """What was to be sent exceeds `MAX_MESSAGE_BYTES` or `MAX_DESCRIPTORS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +106,13 @@ def _too_deep(data: bytes) -> bool:
 
 
 def encode(message: Message) -> bytes:
-    """Return `message` as one packet; `ChannelError` when it is not JSON or exceeds `MAX_MESSAGE_BYTES`."""
+    """Return `message` as one packet; `Unsendable` when it is not JSON or exceeds `MAX_MESSAGE_BYTES`."""
     try:
         data = _encode_json(message).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
-        raise ChannelError(f"message cannot be sent: {error}") from error
+        raise Unsendable(f"message cannot be sent: {error}") from error
     if len(data) > MAX_MESSAGE_BYTES:
-        raise ChannelError(f"message of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
+        raise MessageTooBig(f"message of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
     return data
 
 
@@ -166,7 +174,8 @@ class Channel:
 
         Raises:
             ChannelClosed: the peer has gone.
-            ChannelError: not JSON, too big, more than 16 descriptors, or a bad descriptor.
+            Unsendable: not JSON, too big, or more than 16 descriptors.
+            ChannelError: a bad descriptor.
         """
         self._send(message, fds, 0)
 
@@ -177,7 +186,7 @@ class Channel:
     def _send(self, message: Message, fds: Sequence[int], flags: int) -> None:
         data = encode(message)
         if len(fds) > MAX_DESCRIPTORS:
-            raise ChannelError(f"{len(fds)} descriptors exceed {MAX_DESCRIPTORS}")
+            raise MessageTooBig(f"{len(fds)} descriptors exceed {MAX_DESCRIPTORS}")
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self._sock.sendmsg([data], rights, flags | socket.MSG_NOSIGNAL)

@@ -5,9 +5,10 @@ A *client* is a process that calls services: one that attached, a program starte
 a pidfd), never from what it says.
 
 Over its channel a client says `attach` once; then it may `open` a service that it may call (and gets the frames
-object), `bind` stacks to slots, ask for a `buffer` for large payloads, or for a read-only `token`. The owner of the
-system may ask for more (`owner.py`). A malformed or refused request is answered with an error and changes
-nothing; a client that does not read its answers is cut off. When a client goes, all that was on its account goes.
+object), `bind` stacks to slots (in several services with one request, each with its own result), ask for a `buffer`
+for large payloads, or for a read-only `token`. The owner of the system may ask for more (`owner.py`). A malformed or
+refused request is answered with an error and changes nothing; a client that does not read its answers is cut off.
+When a client goes, all that was on its account goes.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from corekernel.attachment import SMALLEST_BUFFER, SessionDied
-from corekernel.channel import Channel, ChannelClosed, ChannelError, Message, close_all
+from corekernel.channel import Channel, ChannelClosed, ChannelError, Message, MessageTooBig, close_all
 from corekernel.dispatcher import ABI_VERSION, MAX_SLOTS, Frames
 from corekernel.errors import Denied, HmkError, NoSuchService, TooBig
 from corekernel.objects import KernelObject, Kind, Rights
@@ -36,21 +39,27 @@ FIRST_CLIENT_UID = 62000
 CLIENT_UIDS = 1000
 MAX_CLIENTS = 1000
 CLIENTS_PER_USER = 64
-DEFAULT_BUFFER_LIMIT = 256 << 20
 STACK_KIB = {"c": 32, "python": 48}
 RETRY_SECONDS = 0.002
+SLOTS_AT_ONCE = 256
+
+_CODES = ((Denied, "denied"), (NoSuchService, "no-service"), (SessionDied, "died"), (TooBig, "too-big"))
 
 
 @dataclass(eq=False)
 class Opened:
-    """A client's frames object for one service, as the core holds it."""
+    """A client's frames object for one service, as the core holds it.
+
+    `slots` are those that ever had a stack: a caller may wait in one after its stack was taken back, and is to be woken
+    when the service dies. Which of them have one now only the pool knows.
+    """
 
     instance: Instance
     generation: int
     made: KernelObject
     frames: Frames
     sent: bool = False
-    bound: set[int] = field(default_factory=set)
+    slots: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -60,6 +69,7 @@ class Client:
     number: int
     channel: Channel
     uid: int
+    memory_limit: int
     name: str = ""
     pidfd: int | None = None
     host_pid: int = 0
@@ -70,7 +80,6 @@ class Client:
     greeted: bool = False
     trusted: bool = False
     opened: dict[str, Opened] = field(default_factory=dict)
-    buffer_limit: int = DEFAULT_BUFFER_LIMIT
     exit_status: int = 0
 
     @property
@@ -144,7 +153,7 @@ class Clients:
 
     def new(self, channel: Channel, uid: int) -> Client:
         """A new ordinary client on a channel."""
-        client = Client(self._next_client, channel, uid)
+        client = Client(self._next_client, channel, uid, self._kernel.client_memory)
         self._next_client += 1
         self.by_number[client.number] = client
         self._kernel.loop.watch(channel, lambda: self._receive(client))
@@ -153,7 +162,8 @@ class Clients:
     def of_service(self, process: ServiceProcess) -> tuple[Client, Channel]:
         """The client half of a service process, and the end of its channel that the process gets."""
         ours, theirs = Channel.pair()
-        client = Client(process.number, ours, process.uid if process.uid is not None else os.getuid(), process.name)
+        uid = process.uid if process.uid is not None else os.getuid()
+        client = Client(process.number, ours, uid, self._kernel.client_memory, process.name)
         client.service = process
         process.client = client
         self.by_number[client.number] = client
@@ -179,7 +189,7 @@ class Clients:
         try:
             self._serve(client, message, fds)
         except HmkError as error:
-            self.answer(client, message, {"error": _code(error), "text": str(error)})
+            self.answer(client, message, _refusal(error))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             self.answer(client, message, {"error": "bad-request", "text": f"malformed request: {error!r}"})
         finally:
@@ -199,8 +209,12 @@ class Clients:
 
     def answer(self, client: Client, request: Message, reply: Message, fds: list[int] | None = None) -> None:
         """Reply to a request; a client that does not read its replies is cut off."""
+        serial = request.get("serial")
+        serial = serial if isinstance(serial, int) else 0
         try:
-            client.channel.send_nowait({**reply, "serial": request.get("serial", 0)}, fds or [])
+            client.channel.send_nowait({**reply, "serial": serial}, fds or [])
+        except MessageTooBig:
+            self.answer(client, {"serial": serial}, {"error": "too-big", "text": "the answer exceeds a message"})
         except ChannelError:
             self._kernel.loop.soon(lambda: self.gone(client))
 
@@ -209,10 +223,10 @@ class Clients:
             raise Denied("attached already")
         if message.get("abi") != ABI_VERSION:
             raise ValueError(f"this system speaks ABI {ABI_VERSION}")
-        client.greeted = True
         if client.service is None and not client.program:
             client.name = printable(str(message.get("name", "")))
             self._kernel.programs.enter(client)
+        client.greeted = True
         services = {
             i.name: [self._kernel.supervisor.process_of(i.name).number, i.spec.interface]
             for i in self._kernel.supervisor.instances.values()
@@ -271,33 +285,46 @@ class Clients:
             opened = Opened(instance, instance.generation, made, Frames(made.fd))
             client.opened[instance.name] = opened
         fd = self._kernel.objects.grant(opened.made, client.number, Rights.WRITE)
-        self.answer(client, message, {"generation": opened.generation}, [fd])
+        self.answer(client, message, {"generation": opened.generation, "polled": instance.polled}, [fd])
         os.close(fd)
 
-    def _current(self, client: Client, message: Message) -> Opened:
-        instance = self.instance_for(client, message["service"])
+    def _current(self, client: Client, name: object, generation: int) -> Opened:
+        instance = self.instance_for(client, name)
         opened = client.opened.get(instance.name)
-        if opened is None or opened.generation != int(message["generation"]):
+        if opened is None or opened.generation != generation:
             raise SessionDied(f"that generation of {instance.name} is gone; open it first")
         return opened
 
     def _bind(self, client: Client, message: Message, fds: list[int]) -> None:
-        opened = self._current(client, message)
-        slots = sorted({int(slot) for slot in message["slots"]})
-        if len(slots) > 256 or not all(0 <= slot < MAX_SLOTS for slot in slots):
-            raise ValueError(f"slots must be at most 256 numbers below {MAX_SLOTS}")
-        self._kernel.pools.bind(client, opened, slots, lambda reply: self.answer(client, message, reply))
+        """Stacks for slots, by service; one that fails, fails alone. Answered when all have a result."""
+        wanted = {name: (int(e["generation"]), _slots(e["slots"])) for name, e in message["services"].items()}
+        if not wanted:
+            raise ValueError("no service to bind")
+        results: dict[str, Message] = {}
+
+        def bound(name: str, result: Message) -> None:
+            results[name] = result
+            if len(results) == len(wanted):
+                self.answer(client, message, {"services": results})
+
+        for name, (generation, slots) in wanted.items():
+            try:
+                opened = self._current(client, name, generation)
+            except HmkError as error:
+                bound(name, _refusal(error))
+            else:
+                self._kernel.pools.bind(client, opened, slots, partial(bound, name))
 
     def _buffer(self, client: Client, message: Message, fds: list[int]) -> None:
-        opened = self._current(client, message)
+        opened = self._current(client, message["service"], int(message["generation"]))
         slot, size = int(message["slot"]), int(message["size"])
         if not SMALLEST_BUFFER <= size <= MAX_BULK_BYTES or size % 4096:
             raise TooBig(f"a buffer takes {SMALLEST_BUFFER} to {MAX_BULK_BYTES} bytes, in whole pages")
-        if slot not in opened.bound:
+        if slot not in opened.slots:
             raise Denied("that slot is not bound")
         used = self._kernel.objects.usage(client.number, Kind.BUFFER)
-        if used + size > client.buffer_limit:
-            raise TooBig(f"{used + size} bytes of buffers exceed the limit of {client.buffer_limit}")
+        if used + size > client.memory_limit:
+            raise TooBig(f"{used + size} bytes of buffers exceed the limit of {client.memory_limit}")
         made = self._kernel.objects.create(Kind.BUFFER, f"buffer.{client.number}", size, client.number)
         process = self._kernel.supervisor.process_of(opened.instance.name)
 
@@ -361,15 +388,16 @@ class Clients:
         client = self.by_number.get(number)
         if client is None:
             return None
-        stacks = sum(len(o.bound) * STACK_KIB[o.instance.spec.language.value] << 10 for o in client.opened.values())
-        return self._kernel.objects.usage(number, Kind.BUFFER), stacks
+        stacks = self._kernel.pools.held()
+        kib = sum(held[number] * STACK_KIB[instance.spec.language.value] for instance, held in stacks)
+        return self._kernel.objects.usage(number, Kind.BUFFER), kib << 10
 
     def end_calls(self, services: set[str]) -> None:
         """Services died: end every call in flight to them; their frames are of no use any more."""
         for client in list(self.by_number.values()):
             for name in services & set(client.opened):
                 opened = client.opened.pop(name)
-                for slot in opened.bound:
+                for slot in opened.slots:
                     opened.frames.kill(slot)
                 self._kernel.objects.release(opened.made)
 
@@ -379,11 +407,16 @@ def printable(name: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in name[:32])
 
 
-def _code(error: HmkError) -> str:
-    for kind, code in ((Denied, "denied"), (NoSuchService, "no-service"), (SessionDied, "died"), (TooBig, "too-big")):
-        if isinstance(error, kind):
-            return code
-    return "failed"
+def _slots(numbers: Iterable[Any]) -> list[int]:
+    slots = sorted({int(number) for number in numbers})
+    if len(slots) > SLOTS_AT_ONCE or not all(0 <= slot < MAX_SLOTS for slot in slots):
+        raise ValueError(f"slots must be at most {SLOTS_AT_ONCE} numbers below {MAX_SLOTS}")
+    return slots
+
+
+def _refusal(error: HmkError) -> Message:
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), "failed")
+    return {"error": code, "text": str(error)}
 
 
 def _host_pid(pidfd: int | None, fallback: int) -> int:

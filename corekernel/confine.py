@@ -33,7 +33,6 @@ import struct
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -267,20 +266,6 @@ def apply(wanted: Confinement) -> None:
     _apply_seccomp(wanted.seccomp)
 
 
-def cgroup_controller(name: str) -> Path | None:
-    """Where this process may make control groups of one controller (v1 or v2); None without."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        for unified in (root, root / "unified"):
-            listed = unified / "cgroup.controllers"
-            if listed.exists() and name in listed.read_text().split() and os.access(unified, os.W_OK):
-                return unified
-    except OSError:
-        return None
-    legacy = root / name
-    return legacy if (legacy / "cgroup.procs").exists() and os.access(legacy, os.W_OK) else None
-
-
 def weaknesses() -> list[str]:
     """What is weaker here than designed, one plain sentence each; empty when nothing is."""
     admin = namespaces.has_capability(namespaces.CAP_SYS_ADMIN)
@@ -295,9 +280,6 @@ def weaknesses() -> list[str]:
         "no Landlock: only the system-call filter keeps services off the file system": abi == 0,
         "Landlock is older than ABI 6: signals and abstract sockets are left to the system-call filter": (0 < abi < 6),
         "no libseccomp: services may make any system call their user id allows": not filter_available(),
-        "no memory control group: memory limits are detected and punished, not enforced": (
-            cgroup_controller("memory") is None
-        ),
     }
     return [text for text, weak in found.items() if weak]
 

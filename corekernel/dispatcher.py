@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -113,20 +114,30 @@ class Mapping:
         self.memory = view if writable else view.toreadonly()
 
 
-class Frames:
-    """A mapped frames object: `MAX_SLOTS` slots between one client process and one service."""
+def checked(index: int) -> int:
+    """The number of a slot; IndexError when there is none of that number."""
+    if not 0 <= index < MAX_SLOTS:
+        raise IndexError(index)
+    return index
 
-    SIZE: Final = MAX_SLOTS * SLOT_BYTES
+
+class Frames:
+    """A mapped frames object: `MAX_SLOTS` slots between one client process and one service, and their ready bitmap."""
+
+    SIZE: Final[int] = ffi.sizeof("struct hmk_frames")
 
     def __init__(self, fd: int) -> None:
         self.mapping = Mapping(fd, self.SIZE)
-        self.slots = ffi.cast("struct hmk_slot *", self.mapping.buffer)
+        self.c = ffi.cast("struct hmk_frames *", self.mapping.buffer)
+        self.slots = self.c.slots
 
     def slot(self, index: int) -> Any:
         """C pointer to one slot."""
-        if not 0 <= index < MAX_SLOTS:
-            raise IndexError(index)
-        return self.slots + index
+        return self.slots + checked(index)
+
+    def ready(self, index: int) -> tuple[Any, int]:
+        """Where a slot has its bit in the ready bitmap: C pointer to the word, and the bit."""
+        return self.c.ready + index // 64, 1 << index % 64
 
     def kill(self, index: int) -> None:
         """Core only: end whatever goes on in a slot whose service is dead."""
@@ -138,7 +149,8 @@ class Link:
 
     __slots__ = ("address", "bulk", "c", "frames", "index")
 
-    def __init__(self, frames: Frames, index: int, policy: WaitPolicy) -> None:
+    def __init__(self, frames: Frames, index: int, policy: WaitPolicy, polled: bool = False) -> None:
+        """Args: a slot of mapped frames, how to wait, and whether the service has a poller to be told of requests."""
         self.frames = frames
         self.index = index
         self.bulk: Mapping | None = None
@@ -146,6 +158,8 @@ class Link:
         self.c.slot = frames.slot(index)
         self.c.policy = policy.pointer
         self.c.priority = 1
+        if polled:
+            self.c.ready, self.c.ready_bit = frames.ready(index)
         self.address = int(ffi.cast("uintptr_t", self.c))
 
     def call(self, operation: int, registers: Registers, payload: Payload, returns: int) -> Reply | int:
@@ -358,6 +372,11 @@ class PoolPage:
                 (r.waits[0], r.waits[1], r.waits[2]), r.forged,
             )  # fmt: skip
 
+    def held(self) -> Counter[int]:
+        """How many carriers are bound to each client now."""
+        records = (self._records[index] for index in range(min(self.c.carriers, self.limit)))
+        return Counter(r.client for r in records if r.state >= lib.HMK_CARRIER_BOUND)
+
     def totals(self) -> dict[str, int]:
         """Over all carriers since the pool began: calls, handler ticks, spun, yielded, slept, forged."""
         sums = ffi.new("struct hmk_pool_totals *")
@@ -438,7 +457,7 @@ class CarrierPool:
         """Bind a carrier that was taken to a slot."""
         # The record must stand before the first request can arrive.
         _bindings[self.base + carrier] = record, record.handlers
-        lib.hmk_pool_bind(self.c, carrier, client, slot, frames.slot(slot), priority, charged)
+        lib.hmk_pool_bind(self.c, carrier, client, frames.c, checked(slot), priority, charged)
 
     def unbind(self, carrier: int, force: bool = False) -> bool:
         """Take a carrier off its slot; False when a request is in progress (and not forced)."""

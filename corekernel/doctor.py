@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from corekernel import confine, namespaces
+from corekernel import cgroup_places, confine, namespaces
 from corekernel.channel import Channel
 
 FULL_KERNEL = (6, 6)
@@ -131,9 +131,9 @@ def _confinement() -> Iterator[Check]:
     yield _check("seccomp", found, "libseccomp found" if found else "libseccomp missing", lost)
     for controller, lost in (
         ("memory", "memory limits are detected and punished, not enforced"),
-        ("pids", "the number of a client's processes is limited by user id only"),
+        ("pids", "the number of a program's processes is limited by user id only"),
     ):
-        place = confine.cgroup_controller(controller)
+        place = cgroup_places.where(controller)
         yield _check(f"control group: {controller}", place is not None, str(place or "none writable"), lost)
 
 

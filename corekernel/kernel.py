@@ -55,6 +55,8 @@ class Kernel:
         self.composition = composition
         self.owner = owner
         self.zygote = zygote
+        self.groups = zygote.groups
+        self.client_memory = _client_memory(composition)
         self.variant = variant
         self.root = os.geteuid() == 0
         self.cpus = cpus()
@@ -74,6 +76,7 @@ class Kernel:
         self._times: sched.Times = {}
         self._stray = 0
         self.core_pid = namespaces.host_pid()
+        self.keeper_pid = namespaces.host_parent_pid()
         self.host: Host | None = None
         table = self.objects.create(Kind.STATE, "processes", PROCESS_TABLE_SIZE, 0)
         self.process_object = table
@@ -170,6 +173,17 @@ class Kernel:
             self.zygote.restart()
             return start(self.zygote)
 
+    def leave_group(self, name: str, spawned: Spawned) -> None:
+        """Let go of an ended process's control group, and say so if the host killed somebody in it."""
+        if spawned.group is None:
+            return
+
+        def left(kills: int | None, error: Exception | None) -> None:
+            if kills:
+                self.serial.line("core", f"{name} ran into its memory limit: the host killed {kills} of its processes")
+
+        self.loop.aside(spawned.group.retire, left)
+
     def host_here(self, control: Channel, outgoing: Channel) -> None:
         """Run the services of class IC0, and the core's own operations, in this process, on a control thread."""
 
@@ -212,7 +226,9 @@ class Kernel:
         self.loop.later(sched.next_period(load), self._look_at_load)
 
     def _dedicated(self) -> list[int]:
-        return [i.spec.placement.cpu for i in self.supervisor.instances.values() if i.spec.placement.cpu is not None]
+        instances = self.supervisor.instances.values()
+        placed = [i.spec.placement.cpu for i in instances if i.spec.placement.cpu is not None]
+        return placed + [i.poll_cpu for i in instances if i.polled]
 
     def _watch_zygotes(self) -> None:
         """Replace a zygote as soon as it dies: the other one repairs the loss."""
@@ -246,6 +262,10 @@ class Kernel:
     def _look_for_hangs(self) -> None:
         self.supervisor.watch_hangs()
         self._reap_strays()
+        if self.groups.retired:
+            self.loop.aside(self.groups.collect, lambda done, error: None)
+        if not self.groups.enforces("memory"):
+            self.programs.watch_memory()
         self.loop.later(HANG_PERIOD, self._look_for_hangs)
 
     def shut_down(self) -> None:
@@ -281,3 +301,16 @@ def _state_of(instance: Instance) -> dict[str, int]:
         return {}
     module = importlib.import_module(f"{instance.spec.module}.service")
     return dict(getattr(module, "STATE", {}))
+
+
+def _client_memory(composition: Composition) -> int:
+    """Bytes that a client may use unless told otherwise: the memory manager's policy (`CLIENT_BYTES` in its module).
+
+    Without one a client may use as much as the whole system.
+    """
+    everything = composition.limits.memory_mib << 20
+    for service in composition.services:
+        if service.name == "memmgr" and service.language is Language.PYTHON:
+            module = importlib.import_module(f"{service.module}.service")
+            return int(getattr(module, "CLIENT_BYTES", everything))
+    return everything

@@ -109,6 +109,12 @@ def host_pid() -> int:
     return int(os.readlink("/proc/self"))
 
 
+def host_parent_pid() -> int:
+    """The pid of this process's parent as the host's /proc shows it."""
+    with open("/proc/self/stat", encoding="ascii", errors="replace") as stat_file:
+        return int(stat_file.read().rpartition(")")[2].split()[1])
+
+
 def adopt_orphans() -> None:
     """Become the parent of every descendant that loses its own."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -60,21 +61,23 @@ class Owner:
     def _status(self, client: Client, message: Message, fds: list[int]) -> None:
         """Everything at a glance: processes, services with their pools, clients, objects, weaknesses."""
         kernel = self._kernel
+        stacks = sum((held for _, held in kernel.pools.held()), Counter[int]())
         ordinary = [c for c in kernel.clients.by_number.values() if c.service is None and c.greeted]
         reply = {
             "name": kernel.name,
             "composition": kernel.composition.name,
             "core_pid": kernel.core_pid,
+            "keeper_pid": kernel.keeper_pid,
             "owner": kernel.owner,
             "uptime_s": (time.monotonic_ns() - kernel.started_ns) / 1e9,
             "boot_s": (kernel.ready_ns - kernel.started_ns) / 1e9,
             "tick_khz": kernel.tick_khz,
             "reclaims": kernel.pools.reclaims,
             "processes": [self._process(p) for p in kernel.supervisor.processes.values()],
-            "clients": [self._client(c) for c in ordinary[:SHOWN_CLIENTS]],
+            "clients": [self._client(c, stacks[c.number]) for c in ordinary[:SHOWN_CLIENTS]],
             "clients_total": len(ordinary),
             "objects": kernel.objects.summary(),
-            "weaknesses": confine.weaknesses(),
+            "weaknesses": [*confine.weaknesses(), *kernel.groups.weaknesses()],
         }
         kernel.clients.answer(client, message, reply)
 
@@ -99,13 +102,14 @@ class Owner:
             "interface": spec.interface,
             "class": spec.isolation.value,
             "placement": str(spec.placement),
+            "poll_cpu": instance.poll_cpu if instance.polled else None,
             "priority": spec.priority.name.lower(),
             "generation": instance.generation,
             "pool": {**page.counters(), "limit": spec.pool.limit} if page else {},
             "totals": page.totals() if page else {},
         }
 
-    def _client(self, client: Client) -> Message:
+    def _client(self, client: Client, bound: int) -> Message:
         return {
             "number": client.number,
             "name": client.name,
@@ -113,7 +117,7 @@ class Owner:
             "uid": client.uid,
             "unconfined": client.uid in (0, os.getuid()),
             "charged_ms": self._kernel.policy.seconds(self._charged(client)) * 1000,
-            "bound": sum(len(o.bound) for o in client.opened.values()),
+            "bound": bound,
         }
 
     def _charged(self, client: Client) -> int:

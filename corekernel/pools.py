@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Pools:
         if first:
             fds.append(kernel.objects.grant(opened.made, opened.instance.number, Rights.WRITE))
             opened.sent = True
-        opened.bound.update(attempt.slots)
+        opened.slots.update(attempt.slots)
         process.request(message, lambda reply: self._tried(attempt, reply, first), fds)
         for fd in fds:
             os.close(fd)
@@ -185,6 +186,10 @@ class Pools:
             return
         message = {"do": "unbind", "service": service, "count": count, "shrink": shrink}
         supervisor.process_of(service).request(message, then)
+
+    def held(self) -> list[tuple[Instance, Counter[int]]]:
+        """How many stacks of each service each client has now, by client number."""
+        return [(i, i.page.held()) for i in self._instances() if i.page is not None]
 
     def state(self) -> dict[str, dict[str, int]]:
         """Each pool: bound, free, reserved, created, reclaimed, peak, promoted, limit."""

@@ -2,17 +2,20 @@
 
 A program gets a user id of its own (as root), its standard descriptors, and on descriptor 3 a channel to the core. Its
 record in the process table is made at its start, whether or not it ever attaches, and ends with its exit status.
+
+Its memory is limited, by its control group if the core has groups. Without, the core looks at what it uses.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
 from signal import pidfd_send_signal
 from typing import TYPE_CHECKING
 
-from corekernel import namespaces
+from corekernel import memory_watch, namespaces
 from corekernel.channel import Channel, close_all
 from corekernel.clients import CLIENT_UIDS, FIRST_CLIENT_UID, Client
 from corekernel.confine import Confinement
@@ -33,6 +36,8 @@ class Programs:
         self._kernel = kernel
         self._waiting_end: dict[int, list[Callable[[int], None]]] = {}
         self._last_uid = 0
+        self._running: dict[int, Client] = {}
+        self._watching = False
 
     def _free_uid(self) -> int:
         """A user id that no living program has; the least recently used first."""
@@ -64,17 +69,26 @@ class Programs:
         """
         kernel = self._kernel
         ours, theirs = Channel.pair()
-        uid = self._free_uid() if kernel.root else None
-        client = kernel.clients.new(ours, uid if uid is not None else os.getuid())
-        client.program, client.name, client.parent = True, os.path.basename(argv[0])[:32], parent
-        self.enter(client)
+        try:
+            client = self._admit(ours, os.path.basename(argv[0])[:32], parent)
+        except TooBig as error:
+            ours.close()
+            theirs.close()
+            then(None, error)
+            return
         environment = {**env, "HMK_SYSTEM": kernel.name, "HMK_FD": str(CHANNEL_NUMBER)}
         opened = [] if stdio else self._console(client.name)
         streams = stdio or (opened[0], opened[1], opened[1])
-        confinement = Confinement.client(uid)
+        confinement = Confinement.client(client.uid if kernel.root else None)
+
+        def limit(spawned: Spawned) -> None:
+            if spawned.group is not None:
+                spawned.group.limit_memory(client.memory_limit)
+                spawned.group.limit_processes(confinement.processes)
 
         def start(zygote: Zygote) -> Spawned:
-            return zygote.spawn_exec(argv, environment, cwd, {CHANNEL_NUMBER: theirs.fileno()}, confinement, streams)
+            fds = {CHANNEL_NUMBER: theirs.fileno()}
+            return zygote.spawn_exec(argv, environment, cwd, fds, confinement, streams, limit)
 
         def started(spawned: Spawned | None, error: Exception | None) -> None:
             theirs.close()
@@ -89,12 +103,24 @@ class Programs:
 
         kernel.loop.aside(lambda: kernel.with_zygote(start), started)
 
+    def _admit(self, channel: Channel, name: str, parent: int) -> Client:
+        """A client with a user id of its own and a place in the process table."""
+        client = self._kernel.clients.new(channel, self._free_uid() if self._kernel.root else os.getuid())
+        client.program, client.name, client.parent = True, name, parent
+        try:
+            self.enter(client)
+        except TooBig:
+            self._kernel.clients.gone(client)
+            raise
+        return client
+
     def _console(self, name: str) -> list[int]:
         """No input, and output to the serial console."""
         return [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), self._kernel.output_of(name)]
 
     def _runs(self, client: Client, spawned: Spawned) -> None:
         client.spawned, client.host_pid = spawned, spawned.host_pid
+        self._running[client.number] = client
         self._kernel.processes.placed(client.number, spawned.host_pid)
         if client.number not in self._kernel.clients.by_number:  # it ended before its start was reported
             self.ended(client)
@@ -124,6 +150,8 @@ class Programs:
                 return
             client.exit_status = client.spawned.reap(block=False) or 0
             os.close(client.spawned.pidfd)
+            del self._running[client.number]
+            kernel.leave_group(f"{client.name} ({client.number})", client.spawned)
         kernel.processes.ended(client.number, client.exit_status)
         for tell in self._waiting_end.pop(client.number, []):
             tell(client.exit_status)
@@ -141,6 +169,48 @@ class Programs:
         assert client.spawned is not None
         self._kernel.loop.forget(client.spawned.pidfd)
         self.ended(client)
+
+    # ---- memory
+
+    def limit_memory(self, client: Client, limit: int) -> None:
+        """Set the memory limit of a client; a program that uses more already is killed. Not on the loop: it may take.
+
+        Raises:
+            OSError: the host refused.
+        """
+        client.memory_limit = limit
+        if client.spawned is None or client.spawned.group is None:
+            return
+        try:
+            client.spawned.group.limit_memory(None if limit >> 63 else limit)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                client.spawned.group.kill()
+            elif error.errno not in (errno.ENOENT, errno.ENODEV):  # those: it has ended
+                raise
+
+    def watch_memory(self) -> None:
+        """Look at what each program uses, aside, and kill what uses too much; one look at a time."""
+        if self._watching or not self._running:
+            return
+        self._watching = True
+        programs = [(c.name, c.number, c.host_pid, c.memory_limit) for c in self._running.values()]
+
+        def look() -> list[str]:
+            return [
+                f"{name} ({number}) exceeded its memory limit: the core killed {kills} of its processes"
+                for name, number, pid, limit in programs
+                if (kills := memory_watch.kill_excess(pid, limit))
+            ]
+
+        self._kernel.loop.aside(look, self._watched)
+
+    def _watched(self, lines: list[str] | None, error: Exception | None) -> None:
+        self._watching = False
+        for line in lines or [f"the look at memory failed: {error}"] * (error is not None):
+            self._kernel.serial.line("core", line)
+
+    # ---- what others may ask
 
     def when_ended(self, number: int, tell: Callable[[int], None]) -> None:
         """Call `tell(status)` once a process has ended; 0 when it is not known."""

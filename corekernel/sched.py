@@ -9,7 +9,7 @@ idlest one, or forbids the move when the only other CPUs are dedicated to somebo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ IDLE_SHARE = 0.25
 ACTIVE_PERIOD = 0.1
 IDLE_PERIOD = 1.0
 FREE, SAME_CORE, PINNED = 0, 1, 2
+NO_POLLER = -1
 ANYWHERE, NOWHERE = -1, -2
 
 Times = dict[int, tuple[int, int]]
@@ -68,6 +69,27 @@ def promotion_target(load: Load, reserved: Sequence[int] = ()) -> int:
     if share < IDLE_SHARE:
         return cpu
     return NOWHERE if reserved else ANYWHERE
+
+
+def poller_cpu(asked: int | None, cpus: int, polled: Collection[int], placed: Collection[int] = ()) -> int:
+    """The CPU to dedicate to the poller of an IC1 service.
+
+    Args:
+        asked: the one that the composition names; None leaves the choice.
+        cpus: how many there are.
+        polled: those dedicated to the pollers of others, or to be.
+        placed: those on which others are placed: not to be chosen, unless asked for.
+
+    Returns:
+        A CPU, or `NO_POLLER`: there is none of that number, it is another poller's, or it would be the last one left
+        for everything else.
+    """
+    dedicated = set(polled) & set(range(cpus))
+    if asked is None:
+        choice = [cpu for cpu in reversed(range(cpus)) if cpu not in {*dedicated, *placed}]
+    else:
+        choice = [cpu for cpu in (asked,) if cpu < cpus and cpu not in dedicated]
+    return choice[0] if choice and len(dedicated) < cpus - 1 else NO_POLLER
 
 
 def next_period(load: Load) -> float:

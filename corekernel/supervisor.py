@@ -21,7 +21,7 @@ from corekernel.composition import Isolation, Language, PlacementKind, Service
 from corekernel.confine import Confinement
 from corekernel.dispatcher import Mapping, PoolPage
 from corekernel.objects import KernelObject, Kind, Rights
-from corekernel.sched import ANYWHERE, FREE, PINNED, SAME_CORE
+from corekernel.sched import ANYWHERE, FREE, NO_POLLER, PINNED, SAME_CORE, poller_cpu
 from corekernel.zygote import Spawned
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Instance:
     number: int
     generation: int = 0
     page: PoolPage | None = None
+    poll_cpu: int = NO_POLLER
     objects: list[KernelObject] = field(default_factory=list)
     state_objects: dict[str, KernelObject] = field(default_factory=dict)
 
@@ -60,6 +61,11 @@ class Instance:
     def name(self) -> str:
         """Its name in the composition."""
         return self.spec.name
+
+    @property
+    def polled(self) -> bool:
+        """Whether a poller serves it, on `poll_cpu`."""
+        return self.poll_cpu != NO_POLLER
 
 
 @dataclass(eq=False)
@@ -225,6 +231,7 @@ class Supervisor:
         instance.page = PoolPage(Mapping(pool.fd, size), limit, cpus)
         instance.page.observe(kernel.observing, kernel.tracing)
         self._place(instance)
+        instance.poll_cpu = self._poll_cpu(instance)
         granted = [pool, stacks, *instance.state_objects.values()]
         fds = [kernel.objects.grant(o, instance.number, Rights.WRITE) for o in granted]
         message = {
@@ -238,7 +245,7 @@ class Supervisor:
             "members": [m.name for m in process.members if m.spec.language is Language.PYTHON],
             "callers": [i.name for i in self.instances.values() if spec.name in i.spec.calls],
             "objects": {key: made.size for key, made in instance.state_objects.items()},
-            "poll_cpu": self._poll_cpu(instance),
+            "poll_cpu": instance.poll_cpu,
             "pool": {
                 "initial": spec.pool.initial,
                 "high": spec.pool.high,
@@ -256,15 +263,19 @@ class Supervisor:
         return instance.spec.pool.limit
 
     def _poll_cpu(self, instance: Instance) -> int:
-        """CPU of the dedicated poller of an IC1 service; -1 where it degrades to IC2."""
+        """CPU of the dedicated poller of an IC1 service; `NO_POLLER` where it runs as IC2."""
         spec = instance.spec
         if spec.isolation is not Isolation.IC1:
-            return -1
-        cpu = spec.placement.cpu if spec.placement.kind is PlacementKind.POLLER else self._kernel.cpus - 1
-        assert cpu is not None
-        if cpu >= self._kernel.cpus or self._kernel.cpus < 2:
+            return NO_POLLER
+        asked = spec.placement.cpu
+        others = [other for other in self.instances.values() if other is not instance]
+        polled = [other.poll_cpu for other in others if other.polled]
+        placed = [other.spec.placement for other in others if other.spec.placement.cpu is not None]
+        if asked is None:  # whoever asks for a CPU has it, even if started later
+            polled += [place.cpu for place in placed if place.kind is PlacementKind.POLLER and place.cpu is not None]
+        cpu = poller_cpu(asked, self._kernel.cpus, polled, [place.cpu for place in placed if place.cpu is not None])
+        if cpu == NO_POLLER:
             self._kernel.serial.line("core", f"{spec.name}: no CPU to dedicate, IC1 runs as IC2")
-            return -1
         return cpu
 
     def _place(self, instance: Instance) -> None:
@@ -316,6 +327,7 @@ class Supervisor:
         kernel.loop.forget(spawned.pidfd)
         status = spawned.reap(block=False)
         os.close(spawned.pidfd)
+        kernel.leave_group(process.name, spawned)
         control = process.control
         process.spawned = None
         if process.state is not State.STOPPED:

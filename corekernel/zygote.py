@@ -19,8 +19,9 @@ for the core, and introduces itself with a pidfd that it opened of itself. If th
 between, the twin dies with the middle process: no process lives that the core does not know.
 
 Answer to `become`: end of file when it runs (a service closed the channel, exec did), or one message that
-says what failed; then that process exits. The request comes after the pidfd, so the core can place a process
-(in a control group) before it does anything.
+says what failed; then that process exits. The request comes after the pidfd, so the core can limit a process
+(its control group) before it does anything. The group it entered on its own while it was a spare, before it
+introduced itself; active and reserve zygotes stay in the core's.
 
 As root all zygotes live in an empty network namespace and, if asked, behind a private view of the host: both
 are made once, because they cost more than a fork. All processes share the address-space layout of the first
@@ -44,6 +45,7 @@ from pathlib import Path
 from typing import Any
 
 from corekernel import namespaces
+from corekernel.cgroups import Group, Groups
 from corekernel.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, Message, encode
 from corekernel.confine import Confinement
 from corekernel.errors import HmkError
@@ -76,11 +78,13 @@ class Spawned:
         pid: its pid in the core's namespace.
         pidfd: readable when it has ended.
         host_pid: its pid in the host's /proc.
+        group: its control group, to be retired when it has ended; None where there is none.
     """
 
     pid: int
     pidfd: int
     host_pid: int
+    group: Group | None = None
 
     def reap(self, block: bool = True) -> int | None:
         """Collect its end: exit status, or minus the signal; None while it runs or if collected already."""
@@ -100,7 +104,7 @@ class Spawned:
             return
 
 
-def _born(channel: Channel, seconds: float) -> Spawned:
+def _born(channel: Channel, seconds: float, group: Group | None = None) -> Spawned:
     """Receive a zygote's introduction, or raise what prevented it."""
     try:
         message, fds = channel.recv(seconds)
@@ -110,7 +114,7 @@ def _born(channel: Channel, seconds: float) -> Spawned:
         raise ZygoteDied("the zygote died") from error
     if "error" in message:
         raise _failure(message)
-    return Spawned(message["pid"], fds[0], message["host"])
+    return Spawned(message["pid"], fds[0], message["host"], group)
 
 
 def _failure(message: Message) -> SpawnError:
@@ -132,17 +136,23 @@ class _Seat:
         self.channel.close()
         self.process.reap()
         os.close(self.process.pidfd)
+        if self.process.group is not None:
+            self.process.group.retire()
 
-    def order_twin(self) -> Channel:
-        """Have a twin forked; it will introduce itself on the channel returned."""
+    def order_twin(self, group: Group | None = None) -> _Order:
+        """Have a twin forked, which enters a control group as soon as it is born."""
         ours, theirs = Channel.pair()
+        order = _Order(ours, group)
         with theirs:
             try:
-                self.channel.send({"twin": True}, [theirs.fileno()])
+                self.channel.send({"twin": True}, [theirs.fileno(), *(group.entrances if group is not None else [])])
             except ChannelClosed as error:
-                ours.close()
+                order.cancel()
                 raise ZygoteDied("the zygote died") from error
-        return ours
+            finally:
+                if group is not None:
+                    group.close()
+        return order
 
     def become(self, request: Message, fds: Sequence[int]) -> None:
         """Have the zygote turn into what is asked; returns when it runs, or has died."""
@@ -156,17 +166,30 @@ class _Seat:
         raise _failure(message)
 
 
-def _await(channel: Channel) -> _Seat:
-    """The zygote that was ordered on `channel`, once born."""
-    try:
-        seat = _Seat(channel, _born(channel, START_SECONDS))
-    except BaseException:
-        channel.close()
-        raise
-    if seat.alive():
-        return seat
-    seat.vacate()
-    raise ZygoteDied("the zygote died")
+@dataclass(slots=True)
+class _Order:
+    """A zygote that was ordered: where it will introduce itself, and its control group."""
+
+    channel: Channel
+    group: Group | None
+
+    def cancel(self) -> None:
+        """It will not be born."""
+        self.channel.close()
+        if self.group is not None:
+            self.group.retire()
+
+    def seat(self) -> _Seat:
+        """The zygote, once born."""
+        try:
+            seat = _Seat(self.channel, _born(self.channel, START_SECONDS, self.group))
+        except BaseException:
+            self.cancel()
+            raise
+        if seat.alive():
+            return seat
+        seat.vacate()
+        raise ZygoteDied("the zygote died")
 
 
 def _first(modules: Iterable[str], view: Iterable[Path]) -> _Seat:
@@ -193,16 +216,19 @@ def _single_threaded() -> bool:
 class Zygote:
     """The core's handle on its zygotes. `spawn` and `spawn_exec` may be called from any thread."""
 
-    def __init__(self, active: _Seat, reserve: _Seat) -> None:
+    def __init__(self, active: _Seat, reserve: _Seat, groups: Groups) -> None:
         """Use `Zygote.start`."""
-        self._lock = threading.Lock()  # guards the zygotes; of the spare one, the channel it is to use
+        self._lock = threading.Lock()  # guards the zygotes; of the spare one, its order
         self._active = active
         self._reserve = reserve
-        self._ordered: Channel | None = active.order_twin()
+        self.groups = groups
+        self._ordered: _Order | None = active.order_twin(groups.make())
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     @classmethod
-    def start(cls, preload_modules: Iterable[str] = (), view: Iterable[Path] = ()) -> Zygote:
+    def start(
+        cls, preload_modules: Iterable[str] = (), view: Iterable[Path] = (), groups: Groups | None = None
+    ) -> Zygote:
         """Fork the zygotes; the caller becomes the parent of every process they start.
 
         Call it before the core makes its first thread or object, from the thread that will live longest.
@@ -210,6 +236,7 @@ class Zygote:
         Args:
             preload_modules: everything a service will ever import.
             view: directories to keep reachable for other user ids (`namespaces.private_view`); none: no view.
+            groups: where each process gets a control group; None: none does.
 
         Raises:
             RuntimeError: this process already has several threads.
@@ -222,7 +249,7 @@ class Zygote:
             stream.flush()  # or every child would print what is pending once more
         active = _first(preload_modules, view)
         try:
-            return cls(active, _await(active.order_twin()))
+            return cls(active, active.order_twin().seat(), groups or Groups())
         except BaseException:
             active.vacate()
             raise
@@ -252,17 +279,17 @@ class Zygote:
                     raise ZygoteDied("no zygote is left")
                 self._active, self._reserve = self._reserve, self._active
             if not self._reserve.alive():
-                reserve = _await(self._active.order_twin())
+                reserve = self._active.order_twin().seat()
                 self._reserve.vacate()
                 self._reserve = reserve
         self._order()
 
     def _take_ordered(self) -> _Seat:
         """The spare zygote, once born; afterwards there is none. With the lock held."""
-        channel, self._ordered = self._ordered, None
-        if channel is None:
+        order, self._ordered = self._ordered, None
+        if order is None:
             raise ZygoteDied("there is no spare zygote")
-        return _await(channel)
+        return order.seat()
 
     def _take(self) -> _Seat:
         """A zygote to use up."""
@@ -271,14 +298,14 @@ class Zygote:
                 try:
                     return self._take_ordered()
                 except ZygoteDied:
-                    self._ordered = self._active.order_twin()
+                    self._ordered = self._active.order_twin(self.groups.make())
             return self._take_ordered()
 
     def _order(self) -> None:
-        """Have a spare zygote made, unless there is one; a dead active zygote is the next caller's to see."""
-        with self._lock, contextlib.suppress(ZygoteDied):
+        """Have a spare zygote made, unless there is one; what prevents it is the next caller's to see."""
+        with self._lock, contextlib.suppress(ZygoteDied, OSError):
             if self._ordered is None:
-                self._ordered = self._active.order_twin()
+                self._ordered = self._active.order_twin(self.groups.make())
 
     def spawn(
         self,
@@ -298,7 +325,7 @@ class Zygote:
                 Nothing else is open in the process but 0, 1 and 2.
             confinement: None means `Confinement()`.
             stdio: descriptors for 0, 1 and 2; None means /dev/null, and the core's own 1 and 2.
-            prepare: called with the process before it does anything (place it in a control group here).
+            prepare: called with the process before it does anything (limit its control group here).
 
         Returns:
             The process, confined and running.

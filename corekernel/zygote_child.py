@@ -170,19 +170,35 @@ class _Zygote:
     network: int | None
 
 
-def _twin(fd: int, zygote: _Zygote) -> None:
-    """Fork a zygote that serves `fd`, and see it adopted by the core."""
+def _twin(fd: int, entrances: list[int], zygote: _Zygote) -> None:
+    """Fork a zygote that serves `fd`, and see it adopted by the core.
+
+    Args:
+        fd: its end of a channel to the core.
+        entrances: of the control groups that it enters, its own doing.
+        zygote: what it is a twin of.
+    """
     gate, hold = os.pipe()
     try:
         middle = os.fork()
         if middle == 0:
-            _in_middle(gate, hold, fd, zygote)
+            _in_middle(gate, hold, fd, entrances, zygote)
         os.waitpid(middle, 0)
     finally:
         close_all((gate, hold))
 
 
-def _in_middle(gate: int, hold: int, fd: int, zygote: _Zygote) -> NoReturn:
+def _enter(entrances: list[int], channel: Channel) -> None:
+    """Enter control groups; a failure goes to the core, and ends this process."""
+    try:
+        for entrance in entrances:
+            os.write(entrance, b"0")
+    except OSError as error:
+        _report(channel, error)
+        os._exit(_EXIT_FAILED)
+
+
+def _in_middle(gate: int, hold: int, fd: int, entrances: list[int], zygote: _Zygote) -> NoReturn:
     code = _EXIT_FAILED
     try:
         if os.fork() == 0:
@@ -190,6 +206,7 @@ def _in_middle(gate: int, hold: int, fd: int, zygote: _Zygote) -> NoReturn:
             os.read(gate, 1)  # end of file once the middle process is reaped, hence its orphan adopted
             namespaces.die_with_parent(zygote.core)
             zygote.channel = Channel(fd)
+            _enter(entrances, zygote.channel)
             _close_others((0, 1, 2, fd, *([] if zygote.network is None else [zygote.network])))
             _introduce(zygote.channel)
             confine.rehearse()
@@ -216,7 +233,7 @@ def _loop(zygote: _Zygote) -> None:
         if "twin" not in request:
             _become(request, fds, zygote)
         try:
-            _twin(fds[0], zygote)
+            _twin(fds[0], fds[1:], zygote)
         except OSError:
             traceback.print_exc()  # the core sees the end of file on the twin's channel
         close_all(fds)

@@ -35,7 +35,8 @@ from tests.attacker import (
     stranger,
     unharmed,
 )
-from tests.conftest import Boots, Box, Facts, Tell, stopped, until
+from tests.processes import Facts, Tell, stopped, until
+from tests.systems import Boots, Box
 
 VICTIMS = ("echo", "cecho")
 SLOTS = 12

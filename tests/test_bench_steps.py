@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -17,6 +18,9 @@ from bench.steps import __main__ as command
 from bench.steps import ledger, loops
 from bench.steps.ledger import LISTS, PATHS
 from bench.steps.probes import Effort, Figure, Figures, figure, figures_of, interleaved, signed, total
+from corekernel import dispatcher
+from corekernel.interface import EMPTY
+from corekernel.port import Reply
 
 TINY = Effort(1, 2, 1)
 
@@ -98,6 +102,7 @@ def test_how_a_step_was_measured_is_said_with_its_formula() -> None:
     assert ledger.kind("line.pause") == "ping-pong: line.pause"
     assert ledger.kind("live.c.null.same-core") == "calls: live.c.null.same-core"
     assert ledger.kind("c.call - c.serve") == "difference: c.call - c.serve"
+    assert ledger.kind("c.ticks_cpu + c.swap") == "sum: c.ticks_cpu + c.swap"
 
 
 def test_a_formula_adds_and_subtracts_both_percentiles() -> None:
@@ -135,6 +140,25 @@ def test_a_step_is_refused_rather_than_timed_when_it_fails() -> None:
 def test_calls_of_every_length_end_well_in_one_thread(step: str, length: int) -> None:
     lib = loops.native()
     assert lib.steps_run(getattr(lib, f"STEPS_{step}"), length, 3, 3) > 0
+
+
+def test_a_timed_call_takes_the_straight_path_as_far_as_the_slot() -> None:
+    settled: list[tuple[object, ...]] = []
+
+    def settle(*arguments: object) -> Reply:
+        settled.append(arguments)
+        return (7,), b"seven"
+
+    port = loops.DeadEnd(settle)
+    for _ in range(2):
+        assert port.call(2, (5,), b"hello", 1, 16, True) == ((7,), b"seven")
+    assert settled == [(dispatcher.NO_SERVICE, 2, (5,), b"hello", 1, 16, True)] * 2
+
+
+def test_a_call_that_leaves_the_straight_path_is_not_timed() -> None:
+    port = loops.DeadEnd(lambda *_: EMPTY)
+    with ThreadPoolExecutor(1) as other:
+        assert isinstance(other.submit(port.call, 1, (), b"", 0, 0, True).exception(), RuntimeError)
 
 
 def test_the_partner_of_a_ping_pong_is_gone_afterwards_and_the_pinning_undone() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from corekernel.errors import CallError, HandlerFault, TooDeep
 from shim.client import System
-from tests.conftest import Boots, Box
 from tests.relay.service import ECHO
+from tests.systems import Boots, Box
 
 MAX_DEPTH = 8
 PYTHON, C = "chain_a", "cchain_a"

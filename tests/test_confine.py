@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import json
 import mmap
 import os
 import select
 import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -20,153 +17,13 @@ from typing import Any
 
 import pytest
 
-from corekernel import confine, doctor, namespaces
+from corekernel import confine, namespaces
 from corekernel.channel import Channel
 from corekernel.confine import Confinement
+from tests.forbidden import attacks, attempt_all, fork_and_report
+from tests.forked import UID, as_root, become_nobody, outcome, run_forked
 
 MIB = 1 << 20
-UID = 61001
-NOBODY = 65534
-CODE = "import json, corekernel.errors; print(json.dumps('imported'))"
-libc = ctypes.CDLL(None, use_errno=True)
-libc.syscall.restype = ctypes.c_long
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = (ctypes.c_void_p, *[ctypes.c_size_t] * 5)
-libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-
-memory = ctypes.create_string_buffer(64)
-vector = (ctypes.c_size_t * 2)(ctypes.addressof(memory), 64)
-path = ctypes.create_string_buffer(b"/etc/passwd")
-
-as_root = os.geteuid() == 0
-
-
-def run_forked(body: Callable[[], Any]) -> Any:
-    """Run `body` in a forked child; return its JSON result; a failure there fails the test with its text."""
-    reader, writer = os.pipe()
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)
-            answer: dict[str, Any] = {"result": body()}
-        except BaseException:
-            answer = {"failure": traceback.format_exc()}
-        with contextlib.suppress(OSError):
-            os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as file:
-        data = file.read()
-    os.waitpid(child, 0)
-    assert data, "the child died without an answer"
-    answer = json.loads(data)
-    assert "failure" not in answer, answer.get("failure")
-    return answer["result"]
-
-
-def become_nobody() -> None:
-    """Drop to a user id without any privilege, with the interpreter still reachable."""
-    if as_root:
-        namespaces.private_mounts()
-        namespaces.private_view(namespaces.interpreter_paths())
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-
-
-def outcome(attempt: Callable[[], Any]) -> str:
-    """`allowed`, or the name of the errno that refused the attempt."""
-    try:
-        attempt()
-    except OSError as error:
-        return errno.errorcode.get(error.errno or 0, "?")
-    return "allowed"
-
-
-def raw(number: int, *arguments: int) -> Callable[[], int]:
-    return lambda: namespaces.syscall(number, *arguments)
-
-
-def checked(call: Callable[[], int | None]) -> Callable[[], None]:
-    """An attempt through a C function that returns -1 or MAP_FAILED."""
-
-    def attempt() -> None:
-        ctypes.set_errno(0)
-        result = call()
-        if result in (-1, (1 << 64) - 1):
-            raise OSError(ctypes.get_errno(), "refused")
-
-    return attempt
-
-
-def fork_and_report() -> None:
-    if os.fork() == 0:
-        os._exit(0)
-
-
-def attacks(core: int, victim: int, page: int) -> dict[str, Callable[[], Any]]:
-    """Everything a service must not be able to do; `core` and `victim` are processes outside."""
-    anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    address = ctypes.addressof(vector)
-    return {
-        "open": lambda: os.open("/etc/passwd", os.O_RDONLY),
-        "open (old call)": raw(2, ctypes.addressof(path), 0),
-        "openat2": raw(437, -100, ctypes.addressof(path), address, 24),
-        "create": lambda: os.open("/tmp/hmk-attack", os.O_CREAT | os.O_WRONLY),
-        "memory of the core": lambda: os.open(f"/proc/{core}/mem", os.O_RDONLY),
-        "stat": lambda: os.stat("/etc/passwd"),
-        "list": lambda: os.listdir("/"),
-        "unlink": lambda: os.unlink("/tmp/hmk-attack"),
-        "chdir": lambda: os.chdir("/"),
-        "mount": raw(165, 0, 0, 0, 0, 0),
-        "socket": raw(41, 1, 1, 0),
-        "internet socket": raw(41, 2, 1, 0),
-        "socketpair": raw(53, 1, 1, 0, ctypes.addressof(memory)),
-        "connect": raw(42, 0, ctypes.addressof(path), 2),
-        "exec": lambda: os.execv("/bin/true", ["true"]),
-        "execveat": raw(322, -100, ctypes.addressof(path), 0, 0, 0),
-        "fork": fork_and_report,
-        "vfork": raw(58),
-        "clone a process sharing memory": raw(56, 0x4111, 0),
-        "clone a thread in a new user namespace": raw(56, 0x3D0F00 | 0x10000000, 0),
-        "ptrace": raw(101, 16, victim, 0, 0),
-        "read memory of the core": raw(310, core, address, 1, address, 1, 0),
-        "write memory of the victim": raw(311, victim, address, 1, address, 1, 0),
-        "kill": lambda: os.kill(victim, signal.SIGKILL),
-        "kill with signal 0": lambda: os.kill(core, 0),
-        "tkill": raw(200, victim, 9),
-        "tgkill": raw(234, victim, victim, 9),
-        "queue a signal": raw(129, victim, 9, address),
-        "pidfd": lambda: os.pidfd_open(victim),
-        "affinity of the victim": lambda: os.sched_setaffinity(victim, [0]),
-        "priority of the victim": raw(141, 0, victim, 5),
-        "limits of the victim": raw(302, victim, 7, 0, address),
-        "raise own limits": raw(302, 0, 7, address, 0),
-        "map executable": checked(lambda: libc.mmap(0, 4096, 5, anonymous, 2**64 - 1, 0)),
-        "map descriptor executable": checked(lambda: libc.mmap(0, 4096, 4, mmap.MAP_PRIVATE, page, 0)),
-        "make executable": checked(lambda: libc.mprotect(ctypes.addressof(memory) & ~4095, 4096, 7)),
-        "pkey_mprotect": raw(329, ctypes.addressof(memory) & ~4095, 4096, 7, -1),
-        "io_uring": raw(425, 1, address),
-        "bpf": raw(321, 0, address, 8),
-        "userfaultfd": raw(323, 0),
-        "perf_event_open": raw(298, address, 0, -1, -1, 0),
-        "keyctl": raw(250, 0, -3, 0),
-        "memfd_create": lambda: os.memfd_create("attack"),
-        "requeue waiters": raw(202, address, 3, 1, 1, address),
-        "become root": lambda: os.setresuid(0, 0, 0),
-        "prctl dumpable": raw(157, 4, 1),
-        "forget the death signal": raw(157, 1, 0),
-        "seal": raw(72, page, 1033, 1),
-        "unshare": raw(272, 0x10000000),
-        "chroot": lambda: os.chroot("/"),
-        "ioctl": raw(16, 0, 0x5412, address),
-        "setns": raw(308, page, 0),
-    }
-
-
-def attempt_all(core: int, victim: int, page: int) -> dict[str, str]:
-    return {name: outcome(attempt) for name, attempt in attacks(core, victim, page).items()}
 
 
 def confined(wanted: Confinement, body: Callable[[], Any], unprivileged: bool = False) -> Any:
@@ -398,152 +255,6 @@ def test_wrong_confinements_are_refused() -> None:
         Confinement(uid=0)
 
 
-def test_weaknesses_without_privilege_name_what_is_lost() -> None:
-    def body() -> list[str]:
-        become_nobody()
-        return confine.weaknesses()
-
-    found = " ".join(run_forked(body))
-    for lost in ("user id", "pid namespace", "private view", "network namespace", "memory control group"):
-        assert lost in found
-
-
 def test_preload_of_a_missing_module_fails_at_once() -> None:
     with pytest.raises(ImportError):
         confine.preload(["corekernel.no_such_module"])
-
-
-def run_interpreter() -> dict[str, Any]:
-    """Exec the interpreter as another user id, and look around the home it lies in."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.dup2(writer, 1)
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        os.execv(sys.executable, [sys.executable, "-c", CODE])
-    os.close(writer)
-    with os.fdopen(reader) as file:
-        text = file.read().strip()
-    return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "text": text}
-
-
-def make_home(root: Path) -> Path:
-    """A 0700 home with a tool (reached through a link), a secret beside it and a closed directory."""
-    home = root / "home"
-    tool = home / "tools" / "v1"
-    tool.mkdir(parents=True)
-    (tool / "script").write_text("usable")
-    (home / "tools" / "current").symlink_to("v1")
-    (home / "secret").write_text("secret")
-    (home / "tools" / "beside").write_text("secret")
-    (home / "closed").mkdir(mode=0o700)
-    home.chmod(0o700)
-    for above in (root, *root.parents[:2]):
-        above.chmod(above.stat().st_mode | 0o055)
-    return home
-
-
-@pytest.mark.skipif(not as_root, reason="needs root to mount")
-def test_a_private_view_shows_what_is_needed_and_nothing_else(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
-
-    def body() -> dict[str, Any]:
-        os.chdir(home / "tools")
-        namespaces.private_mounts()
-        closed = namespaces.private_view([home / "tools" / "current", home / "closed", home, Path("/usr")])
-        seen = sorted(str(p.relative_to(home)) for p in home.rglob("*"))
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        return {
-            "seen": seen,
-            "closed": [str(path) for path in closed],
-            "script": (home / "tools" / "current" / "script").read_text(),
-            "relative": sorted(os.listdir("..")),
-            "write": outcome(lambda: os.open(home / "tools/v1/new", os.O_CREAT | os.O_WRONLY)),
-            "set aside": outcome(lambda: os.mkdir(home / "new")),
-        }
-
-    found = run_forked(body)
-    assert found["seen"] == ["tools", "tools/current", "tools/v1", "tools/v1/script"]
-    assert found["closed"] == [str(home), str(home / "closed")]
-    assert found["script"] == "usable"
-    assert found["relative"] == ["tools"], "the old directory was still within reach"
-    assert found["write"] == found["set aside"] == "EROFS"
-    assert (home / "secret").read_text() == "secret", "the view leaked out of its namespace"
-
-
-@pytest.mark.skipif(not as_root, reason="needs root to mount")
-def test_another_user_id_runs_this_interpreter_behind_the_view() -> None:
-    def body() -> dict[str, Any]:
-        namespaces.private_mounts()
-        os.chdir(Path(namespaces.__file__).parents[1])
-        assert namespaces.private_view(namespaces.interpreter_paths()) == []
-        return run_interpreter()
-
-    assert run_forked(body) == {"status": 0, "text": '"imported"'}
-
-
-@pytest.mark.skipif(not as_root, reason="needs root to make a namespace")
-def test_killing_the_launcher_kills_a_namespaced_core_and_all_below_it() -> None:
-    """The launcher forks init, init forks a child in a session of its own; then the launcher is killed."""
-    reader, writer = os.pipe()
-    launcher = os.fork()
-    if launcher == 0:
-        if namespaces.fork_init() == 0:
-            os.setsid()
-            if os.fork() == 0:
-                os.setsid()
-            os.write(writer, f"{os.getpid()} {namespaces.host_pid()}\n".encode())
-        signal.pause()
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as file:
-        born = sorted(tuple(map(int, file.readline().split())) for _ in range(2))
-        assert [pid for pid, _ in born] == [1, 2]
-        pidfds = [os.pidfd_open(host) for _, host in born]
-        os.kill(launcher, signal.SIGKILL)
-        os.waitpid(launcher, 0)
-        assert file.read() == "", "end of file: nobody is left to hold the pipe"
-    for pidfd in pidfds:
-        assert select.select([pidfd], [], [], 10)[0] == [pidfd]
-        os.close(pidfd)
-
-
-def test_without_privilege_the_caller_adopts_orphans_instead() -> None:
-    def body() -> bool:
-        become_nobody()
-        assert namespaces.fork_init() is None
-        reader, writer = os.pipe()
-        middle = os.fork()
-        if middle == 0:
-            if os.fork() == 0:
-                os.close(reader)
-                os.write(writer, str(os.getpid()).encode())
-            os._exit(0)
-        os.waitpid(middle, 0)
-        orphan = int(os.read(reader, 32))
-        return os.waitpid(orphan, 0) == (orphan, 0)
-
-    assert run_forked(body) is True
-
-
-def test_the_doctor_finds_what_is_there_and_says_what_is_lost() -> None:
-    found = {check.name: check for check in doctor.checks()}
-    assert all(check.ok for check in found.values() if check.required)
-    assert all(bool(check.consequence) != check.ok for check in found.values())
-    assert found["namespaces (CAP_SYS_ADMIN)"].ok == as_root
-    assert found["CPUs"].detail == str(len(os.sched_getaffinity(0)))
-    table = doctor.report(list(found.values()))
-    assert all(check.name in table and check.consequence in table for check in found.values())
-
-
-def test_the_doctor_of_an_unprivileged_user_warns_of_each_weakness() -> None:
-    def body() -> dict[str, bool]:
-        become_nobody()
-        return {check.name: check.ok for check in doctor.checks()}
-
-    found = run_forked(body)
-    lost = ["own user ids (CAP_SETUID)", "namespaces (CAP_SYS_ADMIN)", "control group: memory"]
-    assert [found[name] for name in lost] == [False] * 3
-    assert found["pidfd"] and found["seccomp"]

@@ -14,7 +14,8 @@ import pytest
 import shim
 from corekernel.errors import DeadlineExceeded, ServiceError
 from corekernel.process_table import RECORD_BYTES
-from tests.conftest import Box, Tell, boot_box, in_futex, until
+from tests.processes import Tell, in_futex, until
+from tests.systems import Box, boot_box
 from tests.test_procmgr import refusal
 
 MS = 1_000_000

@@ -1,6 +1,6 @@
 import hashlib
 
-from tests.conftest import Boots
+from tests.systems import Boots
 
 
 def test_a_digest_is_that_of_sha256(system: Boots) -> None:

@@ -14,7 +14,8 @@ from corekernel.dispatcher import ABI_VERSION
 from corekernel.errors import CallError, TooBig
 from shim.client import System
 from tests.attacker import Body, bound_links, result_of, stranger, unharmed
-from tests.conftest import Boots, Box, Facts, Tell, until
+from tests.processes import Facts, Tell, until
+from tests.systems import Boots, Box
 
 SLOTS = 4000  # a little less than a pool has stacks
 

@@ -1,6 +1,6 @@
 """kill -9 of every process there is: nothing is left, and what can go on goes on.
 
-That nothing is left (processes, sockets, shared memory, mounts) is checked after every test by `conftest.residue`.
+That nothing is left (processes, sockets, shared memory, mounts) is checked after every test by `residue.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from corekernel.boot import BootError
 from corekernel.channel import Channel, close_all
 from corekernel.dispatcher import ABI_VERSION
 from corekernel.errors import CallError, ServiceDied
-from tests.conftest import Boots, Box, Child, Tell, alive, children_of, raw_connection, stat_of, system_name, until
+from tests.processes import Child, Tell, alive, children_of, stat_of, until
+from tests.systems import Boots, Box, raw_connection, system_name
 
 COMPOSITIONS = ("default", "bench", "isolated", "monolith")
 
@@ -287,7 +288,7 @@ def test_more_deaths_than_a_busy_service_can_hear_of_at_once_give_every_stack_ba
         for channel in channels:
             ask(channel, {"do": "attach", "abi": ABI_VERSION, "name": "one of many"})
             ask(channel, {"do": "open", "service": "cecho"})
-            ask(channel, {"do": "bind", "service": "cecho", "generation": 1, "slots": [0]})
+            ask(channel, {"do": "bind", "services": {"cecho": {"generation": 1, "slots": [0]}}})
         tell("ready")
         tell.pause()
 

@@ -18,7 +18,8 @@ import pytest
 import shim
 from corekernel import boot
 from corekernel.cli import text, top, trace
-from tests.conftest import Box, system_name, until
+from tests.processes import until
+from tests.systems import Box, system_name
 
 LAUNCHER = str(boot.ROOT / "launcher.py")
 PATIENCE = 40

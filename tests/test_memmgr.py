@@ -7,7 +7,8 @@ import pytest
 import shim
 from corekernel.errors import ServiceError, TooBig
 from services.memmgr.policy import PoolState, plan
-from tests.conftest import Boots, Box, Tell, until
+from tests.processes import Tell, until
+from tests.systems import Boots, Box
 from tests.test_procmgr import refusal, script
 
 UNLIMITED = 2**64 - 1
@@ -56,9 +57,9 @@ def test_limits_of_others_are_for_root_and_raising_too(shared: Box) -> None:
     system = shared.attach()
     text = """
 from corekernel.errors import ServiceError
-s.memmgr.limit_set(s.pid, 1 << 20)
+s.memmgr.limit_set(s.pid, 128 << 20)
 refused = []
-for attempt in (lambda: s.memmgr.limit_set(s.pid, 2 << 20), lambda: s.memmgr.limit_set(%d, 1 << 20),
+for attempt in (lambda: s.memmgr.limit_set(s.pid, 129 << 20), lambda: s.memmgr.limit_set(%d, 1 << 20),
                 lambda: s.memmgr.limit_get(%d), lambda: s.memmgr.usage(%d)):
     try: attempt()
     except ServiceError as error: refused.append(error.errno)

@@ -24,7 +24,7 @@ from corekernel import dispatcher
 from corekernel.dispatcher import CarrierPool, Frames, Mapping, PoolPage, WaitPolicy
 from corekernel.native import build
 from corekernel.port import Handler
-from tests.test_confine import run_forked
+from tests.forked import run_forked
 
 HERE = Path(__file__).parent / "native"
 PRODUCT = Path(build.__file__).parent
@@ -271,6 +271,19 @@ def test_the_stress_test_runs_clean_under_a_sanitizer(stress: list[str | Path], 
     told = json.loads(run([*stress, waiting, str(rounds)]))
     assert told["forced"] >= told["promised"]
     assert told["unbound"] > 5 and told["taken"] > 5 and told["waited"] > 50 and told["late"] > 20
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize("how", ["calm", "disturbed"])
+def test_carriers_at_the_gate_get_in_first_come_first_served_and_one_at_a_time(
+    sanitizer: str, how: str, tmp_path: Path
+) -> None:
+    sources = [HERE / "in_line.c", PRODUCT / "gate.c", PRODUCT / "wait.c"]
+    program = compiled(tmp_path, "in_line", sources, [*SANITIZERS[sanitizer], "-lpthread"])
+    prefix = without_aslr() if sanitizer == "thread" else []
+    policy = [str(dispatcher.measure_tick_khz()), str(dispatcher.cpus())]
+    told = json.loads(run([*prefix, program, how, *policy, "3000"]))
+    assert told["lined_up"] >= 6 and told["passed"] > 0 and told["called_out"] > 0 and told["let_go"] > 0
 
 
 # ---- a hostile client ----------------------------------------------------------------------------------------

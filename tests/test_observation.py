@@ -11,7 +11,8 @@ import pytest
 from corekernel import dispatcher
 from corekernel.dispatcher import HISTOGRAM
 from services.stubs.bench_echo import BenchEchoClient
-from tests.conftest import Boots, Box, Facts, until
+from tests.processes import Facts, until
+from tests.systems import Boots, Box
 
 ECHO, WORK, FAIL = 2, 4, 8
 RING = 8192

@@ -16,8 +16,9 @@ import pytest
 
 import shim
 from corekernel.errors import ServiceError
-from tests.conftest import Boots, Box, Tell, alive, boot_box, status_of, until
-from tests.test_confine import as_root
+from tests.forked import as_root
+from tests.processes import Tell, alive, status_of, until
+from tests.systems import Boots, Box, boot_box
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}

@@ -10,10 +10,12 @@ from corekernel.sched import (
     ACTIVE_PERIOD,
     ANYWHERE,
     IDLE_PERIOD,
+    NO_POLLER,
     NOWHERE,
     Load,
     load_between,
     next_period,
+    poller_cpu,
     promotion_target,
     read_times,
 )
@@ -73,3 +75,29 @@ def test_an_idle_system_is_looked_at_less_often() -> None:
     assert next_period(Load((0.0, 0.1))) == IDLE_PERIOD
     assert next_period(Load((0.0, 0.5))) == ACTIVE_PERIOD
     assert next_period(Load(())) == IDLE_PERIOD
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpus", "polled", "placed", "cpu"),
+    [
+        (None, 4, [], [], 3),
+        (None, 4, [3], [], 2),
+        (None, 4, [], [3, 2], 1),
+        (None, 2, [], [0], 1),
+        (None, 2, [], [1], 0),
+        (None, 2, [], [0, 1], NO_POLLER),
+        (None, 2, [1], [], NO_POLLER),
+        (None, 2, [99], [], 1),
+        (None, 1, [], [], NO_POLLER),
+        (1, 2, [], [1], 1),
+        (0, 2, [1], [], NO_POLLER),
+        (0, 1, [], [], NO_POLLER),
+        (2, 2, [], [], NO_POLLER),
+        (1, 4, [1], [], NO_POLLER),
+        (1, 4, [2], [], 1),
+    ],
+)
+def test_a_poller_gets_a_cpu_of_its_own_and_never_the_last(
+    asked: int | None, cpus: int, polled: list[int], placed: list[int], cpu: int
+) -> None:
+    assert poller_cpu(asked, cpus, polled, placed) == cpu

@@ -12,15 +12,9 @@ from typing import Any
 import pytest
 
 import shim
-from corekernel.errors import (
-    BadOperation,
-    DeadlineExceeded,
-    HandlerFault,
-    HmkError,
-    NoSuchService,
-    ServiceError,
-)
-from tests.conftest import Boots, Box, boot_box, until
+from corekernel.errors import BadOperation, DeadlineExceeded, HandlerFault, HmkError, NoSuchService, ServiceError
+from tests.processes import until
+from tests.systems import Boots, Box, boot_box
 
 ECHO = """
 [service.echo]

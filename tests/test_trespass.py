@@ -21,7 +21,8 @@ from corekernel.dispatcher import Frames
 from corekernel.errors import CallError
 from shim.client import System
 from tests.attacker import Body, Forger, bound_links, result_of, stranger, unharmed
-from tests.conftest import Boots, Box, Facts, Tell, until
+from tests.processes import Facts, Tell, until
+from tests.systems import Boots, Box
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def descriptors(system: System) -> dict[str, int]:
     """One descriptor of each kind that a client gets."""
     ask = system.attachment.ask
     opened, frames = ask({"do": "open", "service": "echo", "after": -1})
-    where = {"service": "echo", "generation": opened["generation"]}
-    ask({"do": "bind", **where, "slots": [4000]})
-    _, buffer = ask({"do": "buffer", **where, "slot": 4000, "size": 64 << 10})
+    generation = opened["generation"]
+    ask({"do": "bind", "services": {"echo": {"generation": generation, "slots": [4000]}}})
+    _, buffer = ask({"do": "buffer", "service": "echo", "generation": generation, "slot": 4000, "size": 64 << 10})
     _, token = ask({"do": "token", "object": "processes"})
     return {"frames": frames[0], "buffer": buffer[0], "token": token[0]}
 
@@ -171,7 +172,7 @@ def claims_to_be_another(system: System, tell: Tell) -> dict[str, Any]:
     ask = system.attachment.ask
     other = {"client": 1, "uid": 0, "pid": 1, "owner": True, "trusted": True}
     opened, _ = ask({"do": "open", "service": "echo", "after": -1, **other})
-    ask({"do": "bind", "service": "echo", "generation": opened["generation"], "slots": [0], **other})
+    ask({"do": "bind", "services": {"echo": {"generation": opened["generation"], "slots": [0], **other}}, **other})
     refused = {}
     for what in ("status", "statistics", "trace", "observe", "logs", "input", "run", "result", "down"):
         try:
@@ -189,17 +190,17 @@ def test_a_client_is_who_the_host_says_whatever_it_claims(box: Box) -> None:
     assert {what for what, end in found["refused"].items() if end != "Denied"} == set()
 
 
+WRONG_SLOTS: tuple[Any, ...] = (7, [-1], [4096], [[]], list(range(257)))
+
+
 def malformed(system: System, tell: Tell) -> int:
     """Requests of every wrong shape; then a right one."""
     requests: list[Facts] = [
         {}, {"do": None}, {"do": "attach"}, {"do": "open"}, {"do": "open", "service": None},
         {"do": "open", "service": "echo", "after": "x"},
-        {"do": "bind"}, {"do": "bind", "service": "echo", "generation": 1, "slots": 7},
-        {"do": "bind", "service": "echo", "generation": 1, "slots": [-1]},
-        {"do": "bind", "service": "echo", "generation": 1, "slots": [4096]},
-        {"do": "bind", "service": "echo", "generation": 1, "slots": [[]]},
-        {"do": "bind", "service": "echo", "generation": 1, "slots": list(range(257))},
-        {"do": "bind", "service": "echo", "generation": 99, "slots": [1]},
+        {"do": "bind"}, {"do": "bind", "services": {}}, {"do": "bind", "services": ["echo"]},
+        {"do": "bind", "services": {"echo": 1}},
+        *({"do": "bind", "services": {"echo": {"generation": 1, "slots": slots}}} for slots in WRONG_SLOTS),
         {"do": "buffer", "service": "echo", "generation": 1, "slot": 9, "size": 4096},
         {"do": "buffer", "service": "echo", "generation": 1, "slot": 0, "size": 1},
         {"do": "buffer", "service": "echo", "generation": 1, "slot": 0, "size": -4096},

@@ -13,7 +13,8 @@ import pytest
 from corekernel.condition import Condition
 from corekernel.errors import DeadlineExceeded, WouldWait
 from shim.client import System
-from tests.conftest import Boots, Box, Tell, until
+from tests.processes import Tell, until
+from tests.systems import Boots, Box
 
 TURNS = """
 [service.echo]

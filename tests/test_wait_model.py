@@ -1,4 +1,4 @@
-"""The call protocol holds in every interleaving of its model, and the model notices when it is broken."""
+"""The call protocol and the gate hold in every interleaving of their models, and the models notice when broken."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from corekernel.native.model import gate_model, gate_steps
 from corekernel.native.model import state as model_state
 from corekernel.native.model.call_model import LARGE, MISTAKES, SCENARIOS, CallModel, check, check_mistake
 from corekernel.native.model.explorer import Move, TooManyStates, Verdict, explore
@@ -40,6 +41,8 @@ def test_mistake_is_caught_with_a_trace(name: str) -> None:
         ("rebind before parked", "a handler ran on a slot that its carrier is not bound to"),
         ("close by store", "a reply was taken for another call's"),
         ("sleep flag by store", "a handler ran twice for one request"),
+        ("buffer freed by its carrier", "a handler was given the buffer of another binding"),
+        ("row ignores command", "a carrier told to leave took more than 16 steps"),
     ],
 )
 def test_mistake_breaks_the_property_that_forbids_it(name: str, reason: str) -> None:
@@ -47,7 +50,10 @@ def test_mistake_breaks_the_property_that_forbids_it(name: str, reason: str) -> 
     assert (result.verdict, result.reason) == (Verdict.FAULT, reason)
 
 
-@pytest.mark.parametrize("name", ["reply never wakes", "kill wakes only sleepers", "taken before told"])
+@pytest.mark.parametrize(
+    "name",
+    ["reply never wakes", "kill wakes only sleepers", "taken before told", "call without naps", "wait without naps"],
+)
 def test_lost_wakeup_is_reported_as_stuck(name: str) -> None:
     assert check_mistake(name).verdict is Verdict.STUCK
 
@@ -69,6 +75,61 @@ def test_counterexample_can_be_replayed_to_where_nobody_moves() -> None:
 def test_protocol_holds_within_larger_bounds(name: str) -> None:
     result = check(LARGE[name])
     assert result.holds, str(result)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", gate_model.SCENARIOS)
+def test_gate_holds_in_every_interleaving(name: str) -> None:
+    result = gate_model.check(gate_model.SCENARIOS[name])
+    assert result.holds, str(result)
+    assert result.settled > 0
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", gate_model.MISTAKES)
+def test_mistake_at_the_gate_is_caught_with_a_trace(name: str) -> None:
+    result = gate_model.check_mistake(name)
+    assert not result.holds, f"{name}: no counterexample in {result.states} states"
+    assert len(result.trace) > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("joins by store", "two carriers have their turn"),
+        ("sleeps only once", "two carriers have their turn"),
+        ("behind is kept", "a carrier was told to come that is not next in line"),
+        ("empties by store", "a carrier joined behind one that does not stand there"),
+        ("passes for ever", "passed twice while the first waits"),
+        ("calls out inside", "nobody has the lock, and it looks taken"),
+        ("keeps its place", "nobody is in line, and the gate looks taken"),
+    ],
+)
+def test_mistake_at_the_gate_breaks_the_property_that_forbids_it(name: str, reason: str) -> None:
+    result = gate_model.check_mistake(name)
+    assert (result.verdict, result.reason) == (Verdict.FAULT, reason)
+
+
+@pytest.mark.parametrize("name", ["asleep by store", "wakes, then tells", "tells by store", "never wakes"])
+def test_lost_wakeup_at_the_gate_is_reported_as_stuck(name: str) -> None:
+    assert gate_model.check_mistake(name).verdict is Verdict.STUCK
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", gate_model.LARGE)
+def test_gate_holds_within_larger_bounds(name: str) -> None:
+    result = gate_model.check(gate_model.LARGE[name])
+    assert result.holds, str(result)
+
+
+def test_gate_model_has_the_values_of_a_turn() -> None:
+    text = (NATIVE / "gate.c").read_text()
+    values = {name: int(value) for name, value in re.findall(r"TURN_(\w+) = (\d)", text)}
+    model = {"WAITING": gate_steps.WAITING, "COME": gate_steps.COME, "ASLEEP": gate_steps.ASLEEP}
+    assert values == model
+    in_line = (NATIVE.parent.parent / "tests" / "native" / "in_line.c").read_text()
+    assert f"ASLEEP = {values['ASLEEP']} " in in_line
 
 
 def test_model_has_the_bits_of_the_abi() -> None:

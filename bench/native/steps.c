@@ -70,6 +70,7 @@ static uint32_t *word(void) { return &memory.slot.leg[0].state; }
 static void make_ready(uint32_t observe) {
   memory.shared.observe = observe;
   memory.shared.placement = HMK_PLACE_PINNED;
+  carrier.pauses = 0;
   to_slot.busy = 0;
   carrier.bulk = &bulk;
   *word() = HMK_STATE(carrier.sequence, HMK_PHASE_REPLY);
@@ -120,6 +121,14 @@ static void watch(void) {
   if (HMK_GET(pool.shared->observe)) hmk_observe(&pool, &carrier.context, 0, 0, 0, HMK_OK);
 }
 
+/* Of a pair that has found its places: nothing is to be moved. */
+static void place_settled(void) {
+  memory.shared.placement = HMK_PLACE_FREE;
+  carrier.caller_cpu = 0;
+  carrier.cpu = 1;
+  hmk_find_place(&carrier);
+}
+
 /* The reply copied to where the two buffers differ by a few bytes modulo the page size. */
 static int64_t collect_aliased(struct hmk_message message) {
   message.out = memory.out + ALIASED;
@@ -141,9 +150,6 @@ static int64_t step_once(enum steps_step step, uint32_t length, const struct hmk
       break;
     case STEPS_SWAP:
       swap_word();
-      break;
-    case STEPS_EXCHANGE:
-      hmk_exchange(word(), HMK_PHASE_REPLY);
       break;
     case STEPS_FILL:
       return hmk_fill_leg(&to_slot, leg, message);
@@ -179,6 +185,11 @@ static int64_t step_once(enum steps_step step, uint32_t length, const struct hmk
       break;
     case STEPS_CLOCK:
       clock_gettime(CLOCK_MONOTONIC, &now);
+      break;
+    case STEPS_GATE:
+      return hmk_gate_enter(&carrier);
+    case STEPS_PLACE:
+      place_settled();
       break;
     case STEPS_YIELD:
       hmk_syscall(HMK_SYS_SCHED_YIELD, 0, 0, 0, 0);
@@ -221,7 +232,6 @@ uint64_t steps_run(uint32_t step, uint32_t length, uint32_t observe, uint32_t co
     CASE(STEPS_TICKS)
     CASE(STEPS_TICKS_CPU)
     CASE(STEPS_SWAP)
-    CASE(STEPS_EXCHANGE)
     CASE(STEPS_FILL)
     CASE(STEPS_START)
     CASE(STEPS_ADMIT)
@@ -235,6 +245,8 @@ uint64_t steps_run(uint32_t step, uint32_t length, uint32_t observe, uint32_t co
     CASE(STEPS_UNWATCHED)
     CASE(STEPS_WATCHED)
     CASE(STEPS_CLOCK)
+    CASE(STEPS_GATE)
+    CASE(STEPS_PLACE)
     CASE(STEPS_YIELD)
     CASE(STEPS_WAKE)
   }

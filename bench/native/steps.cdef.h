@@ -5,7 +5,6 @@ enum steps_step {
   STEPS_TICKS, /* rdtsc */
   STEPS_TICKS_CPU, /* rdtscp */
   STEPS_SWAP, /* load the state word, compare-and-swap it */
-  STEPS_EXCHANGE, /* exchange the state word */
   STEPS_FILL, /* hmk_fill_leg() */
   STEPS_START, /* hmk_start(): readiness, fill, submit */
   STEPS_ADMIT, /* hmk_admit() */
@@ -19,6 +18,8 @@ enum steps_step {
   STEPS_UNWATCHED, /* what follows the test of the `observe` word, without it: hmk_publish() */
   STEPS_WATCHED, /* the same, after the test */
   STEPS_CLOCK, /* clock_gettime(), which the measuring loops read */
+  STEPS_GATE, /* hmk_gate_enter() with nobody in line: past it */
+  STEPS_PLACE, /* hmk_find_place() of a free carrier that has settled on another CPU than its caller */
   STEPS_YIELD, /* sched_yield() with nobody to yield to */
   STEPS_WAKE /* FUTEX_WAKE of a word on which nobody sleeps */
 };

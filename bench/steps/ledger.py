@@ -42,11 +42,11 @@ _CARRIER = (
     Line("handler", "find it and run it: null", "c.run"),
     Line("stamp", "time again (`rdtsc`)", "c.ticks"),
     Line("publish", "status, lengths, results into the leg", "c.publish"),
-    Line("exchange", "state word to REPLY", "c.exchange"),
+    Line("answer", "state word to REPLY: load, compare-and-swap", "c.swap"),
     Line(
         "accounts",
-        "class, placement, counters of the carrier's record",
-        "c.serve - c.ticks_cpu - c.admit - c.run - c.ticks - c.publish - c.exchange",
+        "class, pause, crowd, placement, counters of the carrier's record",
+        "c.serve - c.ticks_cpu - c.admit - c.run - c.ticks - c.publish - c.swap",
     ),
 )
 _CALLER = (
@@ -62,22 +62,20 @@ _END = (
 _THERE = Line("request crosses", "the doorbell line goes to the other CPU, whose poll sees it", "line.fields")
 _BACK = Line("reply crosses", "the same, the other way", "line.fields")
 _STUB = (
-    Line("stub", "check arguments, encode, decode", "py.stub - py.answering"),
-    Line("port", "find the thread's link", "py.port - py.no_issue"),
-    Line("entry", "Python to C: `issue` takes its arguments", "py.enter - py.nothing"),
+    Line("stub", "check arguments, encode, decode", "py.stub - py.port - py.nothing"),
+    Line("port", "in C: the thread's link is at hand; a message out of objects", "py.port - py.settle"),
     Line("client half", "take, fill, submit; collect, finish", "c.call - c.serve"),
 )
 
 
-def _python(there: Line, back: Line, place: str, lock: Sequence[Line]) -> tuple[Line, ...]:
+def _service(place: str) -> tuple[Line, Line]:
     return (
-        *_STUB,
-        *lock,
-        there,
-        Line("lock", "carrier takes the interpreter's lock", "lock.take - c.ticks"),
-        Line("service half", "stamp, admit, publish, exchange, accounts", "c.serve - c.run"),
-        Line("handler", "find, decode, run, encode", f"live.py.call.{place} - live.py.ping.{place}"),
-        back,
+        Line("service half", "stamps, admit, publish, answer, accounts", "c.serve - c.run"),
+        Line(
+            "handler",
+            "find, decode, run, encode: between its own time stamps",
+            f"seen.py.handler.{place} - c.admit - c.ticks",
+        ),
     )
 
 
@@ -89,16 +87,25 @@ def _switched(formula: str) -> tuple[Line, Line]:
 
 
 _YIELD = _switched("switch.yield")
-_LET_GO = (
-    Line("lock given", "caller lets other threads of its own run", "lock.give - c.ticks"),
-    Line("lock again", "caller takes it back", "lock.take - c.ticks"),
+_YIELD_STAMPS = Line(
+    "stamps",
+    "both sides: before (`rdtscp`) and after (`rdtsc`) a yield",
+    "c.ticks_cpu + c.ticks + c.ticks_cpu + c.ticks",
+)
+_LOOK = Line("look", "caller: may the reply come soon? its CPU (`rdtscp`) is the carrier's", "c.ticks_cpu")
+_LET_GO = Line("lock given", "caller lets other threads of its own run", "lock.give - c.ticks")
+_TAKE_BACK = Line("lock again", "caller takes it back", "lock.take - c.ticks")
+_GATE = Line("gate", "carrier: nobody in line for the interpreter's lock", "c.gate")
+_LOCK = Line("lock", "carrier takes it", "lock.take - c.ticks")
+_UNLOCK = Line("lock back", "carrier gives it back, the reply being out", "lock.give - c.ticks")
+_FLAGS = Line(
+    "flags", "both sides: stamp (`rdtscp`), SLEEP into the word", "c.ticks_cpu + c.swap + c.ticks_cpu + c.swap"
 )
 
 
-def _slept(place: str) -> Ledger:
-    lines = (Line("both halves", "all code of the call, in one thread", "c.call"), _CLOCK)
+def _slept(place: str, flags: Sequence[Line], rest: str) -> Ledger:
+    lines = (Line("both halves", "all code of the call, in one thread", "c.call"), *flags, _CLOCK)
     there, back = _switched(f"switch.sleep.{place}")
-    rest = "probably: flag the word, wake only who sleeps; a colder cache"
     return Ledger(f"null call, C, {place}, both sides sleep", (there, *lines, back), f"blocking.c.null.{place}", rest)
 
 
@@ -111,24 +118,36 @@ PATHS: tuple[Ledger, ...] = (
     ),
     Ledger(
         "null call, Python, cross-core",
-        _python(_THERE, _BACK, "cross-core", ()),
+        (*_STUB, _THERE, *_service("cross-core"), _BACK),
         "live.py.null.cross-core",
-        "probably: message built from objects; the lock's own words, cold; code of two interpreters",
+        "probably: lines taken back from the other CPU, as in C; code of two interpreters",
     ),
     Ledger(
         "null call, C, same-core",
-        (Line("both halves", "all code of the call, in one thread", "c.call"), *_YIELD, _CLOCK),
+        (Line("both halves", "all code of the call, in one thread", "c.call"), _YIELD_STAMPS, *_YIELD, _CLOCK),
         "live.c.null.same-core",
-        "probably: hog detection stamps each yield; first touch of everything after a switch of address space",
+        "probably: first touch of everything after a switch of address space",
     ),
     Ledger(
         "null call, Python, same-core",
-        _python(*_YIELD, "same-core", _LET_GO),
+        (
+            *_STUB,
+            _LOOK,
+            _LET_GO,
+            _YIELD_STAMPS,
+            _YIELD[0],
+            _GATE,
+            _LOCK,
+            *_service("same-core"),
+            _UNLOCK,
+            _YIELD[1],
+            _TAKE_BACK,
+        ),
         "live.py.null.same-core",
         "probably: first touch of everything, two interpreters' code, after each switch",
     ),
-    _slept("same-core"),
-    _slept("cross-core"),
+    _slept("same-core", [_FLAGS], "probably: a colder cache"),
+    _slept("cross-core", [], "not known: leaving an idle state takes longer in some rounds than in others"),
     Ledger(
         "echo of 8 bytes, C, cross-core",
         (
@@ -151,15 +170,16 @@ PATHS: tuple[Ledger, ...] = (
             Line(
                 "stub",
                 "bytes checked, length encoded, reply checked",
-                "py8.stub - py8.answering - py.stub + py.answering",
+                "py8.stub - py8.port - py.stub + py.port",
             ),
+            Line("port", "one register out of objects", "py8.port - py8.settle - py.port + py.settle"),
             Line("both halves", "register and payload, in C", "c8.call - c.call"),
             Line("lines there", "registers and payload cross", "line.lines - line.fields"),
             Line("service stub", "views made, result encoded", "py8.service - py.service"),
             Line("lines back", "result and payload cross", "line.lines - line.fields"),
         ),
         "live.py.echo8.cross-core",
-        "probably: objects made of words, on both sides: two tuples, four integers, two bytes",
+        "probably: objects made of words, on both sides: tuples, integers, bytes",
     ),
     Ledger(
         "echo of 1 MiB, C, cross-core",
@@ -176,7 +196,8 @@ PATHS: tuple[Ledger, ...] = (
         "echo of 1 MiB, Python, cross-core",
         (
             Line("null call", "measured", "live.py.null.cross-core"),
-            Line("stub", "lengths checked", "pym.stub - pym.answering - py.stub + py.answering"),
+            Line("stub", "lengths checked", "pym.stub - pym.port - py.stub + py.port"),
+            Line("port", "one register out of objects", "pym.port - pym.settle - py.port + py.settle"),
             Line("fill", "copied into the shared buffer", "cm.fill - c.fill"),
             Line("service stub", "a read-only view, nothing copied", "pym.service - py.service"),
             Line("bytes", "a new object, copied once out of the buffer", "pym.bytes"),
@@ -204,6 +225,15 @@ LISTS: tuple[Ledger, ...] = (
             for side, name in (("c", "C"), ("py", "Python"))
             for place in ("cross-core", "same-core")
             for line in _seen(side, name, place)
+        ),
+    ),
+    Ledger(
+        "beside the path",
+        (
+            Line("gate", "Python, cross-core: before every 33rd call, nobody in line", "c.gate"),
+            Line("lock", "and the interpreter's lock taken", "lock.take - c.ticks"),
+            Line("lock back", "and given back, the 33rd reply being out", "lock.give - c.ticks"),
+            Line("place", "a carrier that is not pinned, and stays where it is", "c.place"),
         ),
     ),
     Ledger(
@@ -257,7 +287,9 @@ def kind(formula: str) -> str:
         found = "trace ring"
     else:
         found = "loop"
-    return f"{found}: {formula}" if len(formula.split()) == 1 else f"difference: {formula}"
+    if len(formula.split()) > 1:
+        found = "difference" if " - " in formula else "sum"
+    return f"{found}: {formula}"
 
 
 def rows(ledger: Ledger, figures: Figures) -> Iterator[Row]:

@@ -1,12 +1,12 @@
 """Whole calls to a booted system, what it notes of them itself, and the slow paths.
 
 One client process, pinned, calls services pinned beside it and apart from it. Names of figures: `live.SIDE.WHAT.PLACE`
-for calls (`null`, `echo8`, `mib`; in Python also `call`, past the stub, and `ping`, the transport's own operation 0);
-`blocking.` the same where every wait sleeps; `seen.` what the service's trace ring says of them; `watched.` the null
-call with operation statistics, with the trace ring; `slow.` what happens once in a while.
+for calls (`null`, `echo8`, `mib`); `blocking.` the same where every wait sleeps; `seen.` what the service's trace ring
+says of them; `watched.` the null call with operation statistics, with the trace ring; `slow.` what happens once in a
+while.
 
-A carrier that has not been called for some time sleeps, and trusts in spinning only after some calls. So each round
-begins with calls that are not counted.
+A carrier whose caller has paused twice sleeps at once, until a pause is short again; and an interpreter that has slept
+has its code and data elsewhere than in the nearest cache. So each round begins with calls that are not counted.
 """
 
 from __future__ import annotations
@@ -114,13 +114,10 @@ def _c_probe(attached: System, place: str, payload_bytes: int) -> Probe:
 
 
 def _python_probes(attached: System, place: str) -> dict[str, Probe]:
-    service = service_name("python", place)
-    client, port = attached.client(service), attached.port(service)
+    client = attached.client(service_name("python", place))
     small, large = bytes(8), bytes(MIB)
     return {
         f"live.py.null.{place}": _repeated(client.null),
-        f"live.py.call.{place}": _repeated(lambda: port.call(1, (), b"", 0, 0, True)),
-        f"live.py.ping.{place}": _repeated(lambda: port.call(0, (), b"", 0, 0, True)),
         f"live.py.echo8.{place}": _repeated(lambda: client.echo(small)),
         f"live.py.mib.{place}": _repeated(lambda: client.echo(large), LARGE_WARM, LARGE_COUNTED),
     }

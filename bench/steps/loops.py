@@ -4,8 +4,9 @@ Names of figures: `c.` a function of the dispatcher on a null call, `c8.` on an 
 to `c3.` with operation statistics, trace ring, both; `py.`, `py8.`, `pym.` Python code; `lock.` the interpreter's
 lock; `line.` and `switch.` one way between two processes, half a round trip.
 
-Python code is run without what it calls: a stub on a port that answers at once, a port whose `_issue` answers at once.
-What these stand-ins cost is a figure too, to be subtracted.
+Python code is run without anybody who answers: the stub and the port are those of any call, but the port leads to a
+slot whose service is dead. So a call comes back from where it would be written into the slot, and a stand-in settles
+it; what C pays for calling that is a figure too, to be subtracted.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import importlib
 import mmap
 import os
 import signal
+import time
 import timeit
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import repeat, starmap
 from typing import Any, TypeAlias
-from unittest import mock
 
 from bench.echo.service import Service
 from bench.placement import Placement, PlacementError, pin, placement
 from bench.steps.probes import Effort, Probe, Samples, add, interleaved
-from corekernel import attachment, dispatcher, namespaces
+from corekernel import dispatcher, namespaces
 from corekernel._dispatcher import ffi
-from corekernel.dispatcher import Link, Variant, WaitPolicy
+from corekernel.dispatcher import Frames, Link, StraightPath, WaitPolicy
 from corekernel.port import Payload, Registers, Reply
 from corekernel.service import Environment
 from services.stubs.bench_echo import BenchEchoClient
@@ -39,8 +41,8 @@ LONG_RUNS = 20
 FIELDS = 4  # of the doorbell line beside the state word that a party writes
 LINES = 2  # beside the doorbell that an echo of 8 bytes moves each way: registers, payload
 _ALL = (
-    "nothing", "ticks", "ticks_cpu", "swap", "exchange", "fill", "start", "admit", "run", "publish", "serve", "collect",
-    "finish", "call", "unwatched", "watched", "clock", "yield", "wake",
+    "nothing", "ticks", "ticks_cpu", "swap", "fill", "start", "admit", "run", "publish", "serve", "collect",
+    "finish", "call", "unwatched", "watched", "clock", "gate", "place", "yield", "wake",
 )  # fmt: skip
 _OF_ECHO = ("fill", "start", "admit", "run", "publish", "serve", "collect", "call")
 _OF_MIB = ("fill", "run", "collect", "collect_aliased", "call")
@@ -113,22 +115,31 @@ def _lock_probes(ns: float) -> dict[str, Probe]:
 # ---- Python
 
 
-class _Answering:
-    """A port to nowhere, with the answer to whatever is asked."""
+class DeadEnd:
+    """A port to a service that has died, for the thread that made it.
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    A call on its straight path is made of the same code as any other, up to the state word; `settle` gives the reply.
+    """
 
-    def call(
-        self,
-        operation: int,
-        registers: Registers = (),
-        payload: Payload = b"",
-        returns: int = 0,
-        capacity: int = 0,
-        idempotent: bool = False,
-    ) -> Reply:
-        return self._reply
+    def __init__(self, settle: Callable[..., Reply]) -> None:
+        self._link = _dead_link()
+        self._straight = StraightPath(self._astray, settle)
+        self._straight.remember(self._link)
+        self.call = self._straight.call
+
+    def _astray(self, *arguments: object) -> Reply:
+        raise RuntimeError("a call has left the straight path: it is not what is to be timed")
+
+
+def _dead_link() -> Link:
+    fd = os.memfd_create("steps")
+    try:
+        os.ftruncate(fd, Frames.SIZE)
+        frames = Frames(fd)
+    finally:
+        os.close(fd)
+    frames.kill(0)
+    return Link(frames, 0, WaitPolicy(1_000_000, 1))
 
 
 def _python_probes() -> dict[str, Probe]:
@@ -138,7 +149,7 @@ def _python_probes() -> dict[str, Probe]:
     shared = mmap.mmap(-1, MIB)
     shared.write(bytes(MIB))
     probes["pym.bytes"] = _timed("bytes(view)", {"view": memoryview(shared)}, 1)
-    return {**probes, **_port_probes()}
+    return probes
 
 
 def _timed(statement: str, names: dict[str, Any], runs: int = RUNS) -> Probe:
@@ -146,63 +157,48 @@ def _timed(statement: str, names: dict[str, Any], runs: int = RUNS) -> Probe:
     return lambda: timer.timeit(runs) / runs * 1e9
 
 
+def _called_from_c(function: Callable[..., object], arguments: tuple[object, ...]) -> Probe:
+    """What code in C pays for calling a function, with some nanoseconds of the iterators that do it here."""
+
+    def probe() -> float:
+        began = time.perf_counter_ns()
+        deque(starmap(function, repeat(arguments, RUNS)), maxlen=0)
+        return (time.perf_counter_ns() - began) / RUNS
+
+    return probe
+
+
 def _stub_probes(name: str, data: bytes) -> dict[str, Probe]:
-    """The generated stubs of both sides and the handler; `answering` is what the stand-in for a port costs."""
+    """The generated stubs of both sides, the handler, and the port; `settle` is what its stand-in costs."""
     registers = (len(data),) if data else ()
-    port = _Answering((registers, data))
+
+    def settle(
+        status: int,
+        operation: int,
+        registers: Registers,
+        payload: Payload,
+        returns: int,
+        capacity: int,
+        idempotent: bool,
+    ) -> Reply:
+        return reply
+
+    reply = (registers, data)
+    port = DeadEnd(settle)
     service = Service(Environment("steps", {}, lambda _: port, {}))
     names = {
         "client": BenchEchoClient(port),
-        "port": port,
         "handler": service.handlers()[2 if data else 1],
         "data": data,
         "registers": registers,
     }
-    arguments = f"2, registers, data, 1, {16 << 20}, True" if data else "1, (), b'', 0, 0, True"
+    arguments = (2, registers, data, 1, 16 << 20, True) if data else (1, (), b"", 0, 0, True)
     return {
         f"{name}.stub": _timed("client.echo(data)" if data else "client.null()", names),
-        f"{name}.answering": _timed(f"port.call({arguments})", names),
+        f"{name}.port": _called_from_c(port.call, arguments),
+        f"{name}.settle": _called_from_c(settle, (dispatcher.NO_SERVICE, *arguments)),
         f"{name}.service": _timed("handler(None, registers, data)", names),
     }
-
-
-def _port_probes() -> dict[str, Probe]:
-    """The port, and entering C: `_issue` on a link that is in a call already comes back at once."""
-    link = _idle_link()
-    names = {"port": _port_to(link), "issue": _no_issue, "address": link.address}
-    through = _timed("port.call(1, (), b'', 0, 0, True)", names)
-
-    def port() -> float:
-        with mock.patch.object(attachment, "_issue", _no_issue):
-            return through()
-
-    busy = _idle_link()
-    busy.c.busy = 1
-    entered = {"issue": dispatcher._issue, "address": busy.address, "link": busy}
-    return {
-        "py.port": port,
-        "py.no_issue": _timed("issue(address, 1, (), b'', 0)", names),
-        "py.enter": _timed("issue(address, 1, (), b'', 0)", entered),
-    }
-
-
-def _no_issue(address: int, operation: int, registers: Registers, payload: Payload, returns: int) -> Reply:
-    return dispatcher.EMPTY
-
-
-def _idle_link() -> Link:
-    """A link to a slot that nobody serves."""
-    slot = ffi.new("struct hmk_slot *")
-    frames: Any = SimpleNamespace(slot=lambda index: slot, memory=slot)
-    return Link(frames, 0, WaitPolicy(1_000_000, 1, Variant.HYBRID))
-
-
-def _port_to(link: Link) -> attachment.RemotePort:
-    known = SimpleNamespace(services={"nobody": (0, "bench_echo")})
-    nowhere: Any = SimpleNamespace(welcome=known, add_port=lambda port: None)
-    port = attachment.RemotePort(nowhere, "nobody")
-    port._local.link = link
-    return port
 
 
 # ---- between two processes
@@ -244,6 +240,7 @@ def _pong(cpu: int | None, way: Way) -> Iterator[Any]:
     child = os.fork()
     if child == 0:
         namespaces.die_with_parent(parent)
+        os.setsid()  # like a service: the host may schedule each session as a group
         pin(cpu)
         os.write(ready, b"!")
         native().steps_pong(area, *way)

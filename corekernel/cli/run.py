@@ -45,11 +45,11 @@ def run(argv: Sequence[str], source: str | None, name: str | None) -> int:
         return refused[0]
     if name is not None:
         with shim.attach(name) as system:
-            return _serve(system, name, argv)
+            return _serve(system, argv)
     running = boot.launch(f"run-{os.getpid()}", composition.load(source or "default"), view=_needed(argv))
     try:
         with shim.attach(running.name) as system:
-            status = _serve(system, running.name, argv)
+            status = _serve(system, argv)
             with contextlib.redirect_stdout(sys.stderr):  # what services said is not the program's output
                 systems.copy_console(system)
             return status
@@ -78,7 +78,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _serve(system: shim.System, name: str, argv: Sequence[str]) -> int:
+def _serve(system: shim.System, argv: Sequence[str]) -> int:
     """Start the program on an attached system and see it through; its exit status."""
     # Before the start: a signal that comes just after it must not be ours to die of.
     with _Forwarding() as forwarding:
@@ -87,8 +87,7 @@ def _serve(system: shim.System, name: str, argv: Sequence[str]) -> int:
             return NOT_STARTED
         number, pid = started
         forwarding.aim(system, number, pid)
-        with shim.attach(name) as waiting:
-            status = _result(waiting, number)
+        status = _result(system, number)
     return status if status >= 0 else 128 - status
 
 
@@ -107,17 +106,16 @@ def _start(system: shim.System, argv: Sequence[str]) -> tuple[int, int] | None:
     return int(started["number"]), int(started["pid"])
 
 
-def _result(waiting: shim.System, number: int) -> int:
+def _result(system: shim.System, number: int) -> int:
     """Exit status of a program, or minus the signal that ended it.
 
-    A thread waits, on a connection of its own: the main thread stays free for signals, and its connection for what
-    their handlers ask.
+    A thread waits: the main thread stays free for signals, whose handlers may ask the core too.
     """
     results: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
 
     def wait() -> None:
         try:
-            results.put(int(waiting.ask("result", number=number)["status"]))
+            results.put(int(system.ask("result", number=number)["status"]))
         except Exception as error:
             results.put(error)
 

@@ -29,7 +29,7 @@ def _process(process: Message, branch: str) -> tuple[str, ...]:
     own = [service for service in process["services"] if service["name"] == process["name"]]
     return (
         branch + process["name"],
-        " ".join(dict.fromkeys(str(service["class"]) for service in process["services"])),
+        " ".join(dict.fromkeys(_class(service) for service in process["services"])),
         user(process["uid"]),
         str(process["pid"] or "-"),
         process["state"],
@@ -39,7 +39,15 @@ def _process(process: Message, branch: str) -> tuple[str, ...]:
 
 
 def _service(service: Message, stem: str) -> tuple[str, ...]:
-    return (f"{stem}· {service['name']}", service["class"], "", "", "", _stacks(service["pool"]), "")
+    return (f"{stem}· {service['name']}", _class(service), "", "", "", _stacks(service["pool"]), "")
+
+
+def _class(service: Message) -> str:
+    """Its isolation class, and, of one that needs a poller, what it has got."""
+    if service["class"] != "IC1":
+        return str(service["class"])
+    cpu = service["poll_cpu"]
+    return "IC1 as IC2" if cpu is None else f"IC1 on CPU {cpu}"
 
 
 def _stacks(pool: Message) -> str:

@@ -60,6 +60,7 @@ def up(name: str, source: str, detached: bool) -> int:
                 return 0
             print("\nCtrl-C ends it; the console follows.", flush=True)
             _follow(system, running)
+        running.kill()  # its keeper may have been killed, and left control groups
     except KeyboardInterrupt as error:
         ended = end(running)
         print(f"\n{name} {'is down' if ended else 'did not stop and was killed'}", flush=True)
@@ -104,11 +105,11 @@ def end(running: boot.Running) -> bool:
 def down(name: str) -> int:
     """End a running system and wait until nothing of it is left; exit status."""
     with shim.attach(name) as system:
-        core = os.pidfd_open(int(system.ask("status")["core_pid"]))
+        keeper = os.pidfd_open(int(system.ask("status")["keeper_pid"]))
         system.ask("down")
-    # As root every process of the system is gone when the core is: it is init of their namespace.
-    ended = bool(select.select([core], [], [], DOWN_SECONDS)[0])
-    os.close(core)
+    # The keeper ends last: it removes what the core, and as root with it every process of the system, left behind.
+    ended = bool(select.select([keeper], [], [], DOWN_SECONDS)[0])
+    os.close(keeper)
     print(f"{name} is down" if ended else f"{name} is still stopping", file=sys.stdout if ended else sys.stderr)
     return 0 if ended else 1
 

@@ -5,7 +5,10 @@
  * trusted party can write is copied once, then checked, then used.
  *
  * A *frames object* belongs to one (client process, service) pair and is mapped by those two and the core. It is an
- * array of slots; a slot is bound to one client thread on one side and to one carrier of the service on the other.
+ * array of slots; a slot is bound to one client thread on one side and to one carrier of the service on the other. After
+ * the slots comes the *ready bitmap*, a bit a slot, in use when the service is polled (isolation class IC1): it tells the
+ * poller where to look. The client sets the bit of a slot after it has moved the state to REQUEST, unless it stands
+ * already; the poller takes it away when no request has come for a while, and then looks once more (poller.c).
  *
  * The state word of a slot is `sequence << 8 | flags | phase`. All transitions are sequentially consistent atomic
  * read-modify-writes, so a party that goes to sleep (sets HMK_SLEEP by compare-and-swap, then futex-waits on the value it
@@ -122,6 +125,13 @@ struct hmk_slot {
   struct hmk_leg leg[2];
 };
 
+/* A frames object. */
+struct hmk_frames {
+  struct hmk_slot slots[4096];
+  uint64_t ready[64]; /* client; the poller clears; slot n is bit n % 64 of word n / 64 */
+  uint8_t reserved[3584];
+};
+
 /* Shared between a service and the core, one per service process: what the pool does, and what the core asks of it.
  * Counters are written by the service and read by the core; they are information, never authority. */
 struct hmk_carrier_record {
@@ -236,6 +246,8 @@ struct hmk_link {
   struct hmk_manners manners;
   uint32_t woke; /* the carrier slept when the call in progress was issued */
   uint32_t link_reserved;
+  uint64_t *ready; /* the word of the ready bitmap with this slot's bit; NULL: the service is not polled */
+  uint64_t ready_bit;
   uint64_t nap; /* ticks that the next sleep of an interruptible wait may last, see client.c */
   struct hmk_message message; /* of the call in progress, when a caller in Python issued it */
 };

@@ -12,6 +12,7 @@ SOURCES = (
     "gate.c",
     "placement.c",
     "carrier.c",
+    "poller.c",
     "pool.c",
     "core.c",
     "echo.c",

@@ -10,12 +10,10 @@
 #define _GNU_SOURCE
 #include "carrier.h"
 
-#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define CALLS_IN_A_ROW 32
-#define NO_KEY 0xffffffffu
 #define QUIET_PHASES (HMK_READY_PHASES | HMK_BIT(HMK_PHASE_DIED))
 #define DEFER_MS 2
 
@@ -102,7 +100,8 @@ static int next_call_soon(struct hmk_carrier *carrier, uint32_t *state) {
   for (uint64_t until = hmk_ticks() + pool->policy->spin; hmk_ticks() < until;) {
     for (int i = 0; i < 4; i++) {
       *state = hmk_load(&leg->state);
-      if (HMK_PHASE(*state) == HMK_PHASE_REQUEST) return HMK_GET(leg->priority) == HMK_PRIORITY_NORMAL;
+      if (HMK_PHASE(*state) == HMK_PHASE_REQUEST)
+        return HMK_GET(leg->priority) == HMK_PRIORITY_NORMAL && hmk_load(&carrier->command) == COMMAND_RUN;
       hmk_pause();
     }
     if (hmk_gate_taken(pool) || hmk_load(&pool->high) || hmk_load(&carrier->command) != COMMAND_RUN) return 0;
@@ -122,6 +121,31 @@ static int serve_python(struct hmk_carrier *carrier, uint32_t state, int high) {
   return asleep;
 }
 
+/* Give up the interpreter's lock, which serving a call took. */
+void hmk_poller_leave(struct hmk_carrier *carrier) {
+  hmk_python_leave(carrier);
+  carrier->pool->leave_at = 0;
+}
+
+/* A poller keeps the lock for its next call, whoever's that is, if it comes soon; otherwise it gives it up itself. */
+static int serve_polled(struct hmk_carrier *carrier, uint32_t state) {
+  struct hmk_pool *pool = carrier->pool;
+  if (!pool->leave_at) {
+    hmk_python_enter(carrier, 0);
+    pool->in_a_row = 0;
+  }
+  int asleep = serve_request(carrier, state);
+  pool->leave_at = carrier->replied + pool->policy->spin;
+  if (++pool->in_a_row == CALLS_IN_A_ROW) hmk_poller_leave(carrier);
+  return asleep;
+}
+
+static int serve(struct hmk_carrier *carrier, uint32_t state, int high) {
+  struct hmk_pool *pool = carrier->pool;
+  if (!pool->python) return serve_request(carrier, state);
+  return pool->polled ? serve_polled(carrier, state) : serve_python(carrier, state, high);
+}
+
 static void serve_call(struct hmk_carrier *carrier, uint32_t state) {
   struct hmk_pool *pool = carrier->pool;
   struct hmk_leg *leg = &carrier->slot->leg[0];
@@ -132,7 +156,7 @@ static void serve_call(struct hmk_carrier *carrier, uint32_t state) {
     atomic_fetch_add((_Atomic uint32_t *)&pool->high, 1);
   else if (priority < HMK_PRIORITY_NORMAL || hmk_load(&pool->high))
     defer(pool, priority);
-  int asleep = pool->python ? serve_python(carrier, state, high) : serve_request(carrier, state);
+  int asleep = serve(carrier, state, high);
   if (asleep) hmk_wake(&leg->state);
   if (high) atomic_fetch_sub((_Atomic uint32_t *)&pool->high, 1);
   hmk_find_place(carrier);
@@ -146,17 +170,19 @@ static void drop_call(struct hmk_carrier *carrier, uint32_t state) {
   hmk_swap(&carrier->slot->leg[0].state, &state, HMK_STATE(HMK_SEQUENCE(state), HMK_PHASE_REPLY));
 }
 
-/* Serve what stands in the slot, unless a command came before it: then it is for the slot's next carrier. */
-static void answer(struct hmk_carrier *carrier, uint32_t state) {
-  if (hmk_load(&carrier->command) != COMMAND_RUN) return;
-  if (HMK_BIT(HMK_PHASE(state)) & QUIET_PHASES) return;
+/* Serve what stands in the slot, unless a command came before it: then it is for the slot's next carrier. Whether there
+ * was anything to do. */
+int hmk_answer(struct hmk_carrier *carrier, uint32_t state) {
+  if (hmk_load(&carrier->command) != COMMAND_RUN) return 0;
+  if (HMK_BIT(HMK_PHASE(state)) & QUIET_PHASES) return 0;
   if (HMK_PHASE(state) == HMK_PHASE_REQUEST)
     serve_call(carrier, state);
   else
     drop_call(carrier, state);
+  return 1;
 }
 
-static void serve(struct hmk_carrier *carrier) {
+static void serve_slot(struct hmk_carrier *carrier) {
   struct hmk_leg *leg = &carrier->slot->leg[0];
   struct hmk_wait wait = {.word = &leg->state,
                           .phases = QUIET_PHASES,
@@ -168,7 +194,7 @@ static void serve(struct hmk_carrier *carrier) {
     wait.peer_cpu = HMK_GET(leg->caller_cpu);
     wait.sleep_at_once = carrier->pauses >= HMK_LONG_PAUSES;
     enum hmk_wait_end why = hmk_wait_phase(&wait);
-    if (why == HMK_WAIT_DONE) answer(carrier, wait.state);
+    if (why == HMK_WAIT_DONE) hmk_answer(carrier, wait.state);
   }
 }
 
@@ -177,33 +203,9 @@ void hmk_park(struct hmk_carrier *carrier) {
   pthread_mutex_lock(&pool->lock);
   HMK_SET(carrier->record->state, HMK_CARRIER_FREE);
   carrier->slot = NULL;
-  free(atomic_exchange(&carrier->bulk, NULL));
   HMK_SET(carrier->command, COMMAND_PARKED);
   atomic_store(&carrier->parked, 1);
   pthread_mutex_unlock(&pool->lock);
-}
-
-/* Isolation class IC1: one thread on a CPU of its own looks at every bound slot in turn and serves what it finds, on
- * its own stack; a call then costs two cache-line transfers and no host scheduling at all. */
-void *hmk_poller_main(void *argument) {
-  struct hmk_pool *pool = argument;
-  struct hmk_carrier self = {.pool = pool, .context = {.carrier = NO_KEY}};
-  if (pool->python) hmk_python_begin(&self);
-  hmk_set_affinity(pool->poll_cpu, pool->policy->cpus);
-  for (;;) {
-    uint32_t carriers = hmk_load(&pool->shared->carriers);
-    for (uint32_t i = 0; i < carriers; i++) {
-      struct hmk_carrier *carrier = &pool->carriers[i];
-      if (atomic_load_explicit(&carrier->parked, memory_order_acquire)) continue;
-      uint32_t command = hmk_load(&carrier->command);
-      if (command == COMMAND_PARK) hmk_park(carrier);
-      if (command != COMMAND_RUN) continue;
-      carrier->python_state = self.python_state;
-      answer(carrier, hmk_load(&carrier->slot->leg[0].state));
-    }
-    hmk_pause();
-  }
-  return NULL;
 }
 
 void *hmk_carrier_main(void *argument) {
@@ -214,7 +216,7 @@ void *hmk_carrier_main(void *argument) {
     hmk_park(carrier);
     while (hmk_load(&carrier->command) == COMMAND_PARKED) hmk_sleep(&carrier->command, COMMAND_PARKED, 0, NULL);
     if (hmk_load(&carrier->command) == COMMAND_LEAVE) break;
-    serve(carrier);
+    serve_slot(carrier);
   }
   if (carrier->pool->python) hmk_python_end(carrier);
   return NULL;

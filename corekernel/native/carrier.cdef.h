@@ -53,7 +53,7 @@ uint64_t hmk_pool_charged(struct hmk_pool_shared *shared, uint32_t limit, uint32
 int hmk_pool_grow(struct hmk_pool *pool, uint32_t count, int reserved);
 int hmk_pool_shrink(struct hmk_pool *pool, uint32_t count);
 int hmk_pool_take(struct hmk_pool *pool, int reserve);
-void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot,
+void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, struct hmk_frames *frames, uint32_t index,
                    uint32_t max_priority, uint64_t charged);
 int hmk_pool_unbind(struct hmk_pool *pool, uint32_t carrier, int force);
 int hmk_pool_parked(struct hmk_pool *pool, uint32_t carrier);

@@ -31,13 +31,17 @@ struct hmk_carrier {
   /* written by the control thread, obeyed by the carrier */
   uint32_t command;
   uint64_t kicked; /* time stamp of the last kick; the control thread's own */
+  uint32_t look; /* at the slot, whatever the ready bitmap says; the poller obeys */
   struct hmk_slot *slot; /* set while parked */
+  uint64_t *ready; /* set while parked: the word of the ready bitmap that its slot has a bit in */
+  uint32_t place; /* set while parked: the number of that bit */
   uint32_t max_priority; /* set while parked */
   uint32_t shelved; /* in a list of the pool */
   _Atomic(struct hmk_bulk *) bulk;
   /* the carrier's own */
   _Atomic int parked;
   uint32_t was_bound;
+  uint32_t watched; /* by the poller, which alone uses this */
   uint32_t reserved;
   uint32_t sequence;
   struct hmk_manners manners;
@@ -66,6 +70,14 @@ struct hmk_carrier {
   _Atomic(struct hmk_carrier *) behind; /* who comes next */
 };
 
+/* The bound slots among those that share a word of a client's ready bitmap. The poller's own. */
+struct hmk_watch {
+  uint64_t *ready; /* the word: shared with the client, which may write it at any time */
+  uint64_t bound; /* the slots, as bits */
+  uint64_t warm; /* those that had a request since the last sweep */
+  struct hmk_carrier *carriers[64];
+};
+
 struct hmk_pool {
   struct hmk_pool_shared *shared;
   struct hmk_carrier_record *records;
@@ -76,9 +88,15 @@ struct hmk_pool {
   uint32_t limit;
   int python;
   uint32_t base; /* added to a carrier's index to give its key */
-  int polled;
   uint32_t high; /* calls of the high class being served */
+  /* the poller: poller.c */
+  int polled;
   uint32_t poll_cpu;
+  uint32_t orders; /* bumped by the control thread after each order to a carrier */
+  uint32_t watching; /* watches in use */
+  uint64_t leave_at; /* time stamp: until then it keeps the interpreter's lock; 0 it does not have it */
+  uint32_t in_a_row; /* calls since it took the lock */
+  struct hmk_watch *watches; /* `limit` of them: each has at least one carrier */
   struct hmk_wait_policy *policy;
   struct hmk_carrier *carriers;
   pthread_mutex_t lock; /* free_list, reserve_list and the shared counters free, bound, peak */
@@ -103,9 +121,11 @@ void hmk_publish(const struct hmk_context *context, struct hmk_leg *leg, int64_t
 void hmk_set_affinity(uint32_t cpu, uint32_t cpus);
 void hmk_look_for_crowd(struct hmk_carrier *carrier, uint64_t issued, uint64_t started);
 void hmk_find_place(struct hmk_carrier *carrier);
+int hmk_answer(struct hmk_carrier *carrier, uint32_t state);
 void hmk_park(struct hmk_carrier *carrier);
 void *hmk_carrier_main(void *argument);
 void *hmk_poller_main(void *argument);
+void hmk_poller_leave(struct hmk_carrier *carrier);
 
 int hmk_gate_taken(struct hmk_pool *pool);
 int hmk_gate_enter(struct hmk_carrier *carrier);

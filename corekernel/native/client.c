@@ -62,6 +62,16 @@ int64_t hmk_fill_leg(struct hmk_link *link, struct hmk_leg *leg, const struct hm
   return HMK_OK;
 }
 
+/* Tell the poller where to look: after the state word has moved, never before, or it could look in between, find nothing
+ * and take the bit away. As it is, a poller that takes the bit away looks afterwards: either it sees this request, or
+ * we see that the bit is gone. Pairs with cool_down() in poller.c; both sides write one word, then read the other's, all
+ * sequentially consistent. A bit that still stands, as it does for whoever calls again soon, costs no write. */
+static void note_ready(struct hmk_link *link) {
+  _Atomic uint64_t *word = (_Atomic uint64_t *)link->ready;
+  if (!(atomic_load_explicit(word, memory_order_seq_cst) & link->ready_bit))
+    atomic_fetch_or_explicit(word, link->ready_bit, memory_order_seq_cst);
+}
+
 /* Move the slot to REQUEST. The word may meanwhile gain HMK_SLEEP or HMK_UNBOUND, or die. */
 static int64_t submit(struct hmk_link *link, struct hmk_leg *leg) {
   uint32_t state = hmk_load(&leg->state);
@@ -75,6 +85,7 @@ static int64_t submit(struct hmk_link *link, struct hmk_leg *leg) {
       link->sequence = sequence;
       link->woke = state & HMK_SLEEP;
       if (link->woke) hmk_wake(&leg->state);
+      if (link->ready) note_ready(link);
       return HMK_OK;
     }
   }

@@ -17,6 +17,8 @@ _Static_assert(offsetof(struct hmk_leg, rets) == 128, "arguments fill line 1");
 _Static_assert(offsetof(struct hmk_leg, wait_word) == 192, "results fill line 2");
 _Static_assert(offsetof(struct hmk_leg, payload) == 512, "payload position");
 _Static_assert(sizeof(struct hmk_slot) == 8192, "a slot is two pages");
+_Static_assert(sizeof(struct hmk_frames) == HMK_MAX_SLOTS * 8192 + 4096, "the slots, and a page for the bitmap");
+_Static_assert(sizeof(((struct hmk_frames *)0)->ready) * 8 == HMK_MAX_SLOTS, "a bit a slot");
 _Static_assert(sizeof(struct hmk_carrier_record) == 128, "two lines a carrier");
 _Static_assert(sizeof(struct hmk_operation_record) == 144, "operation record");
 _Static_assert(sizeof(struct hmk_trace_event) == 32, "trace event");

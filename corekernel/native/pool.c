@@ -139,6 +139,8 @@ static uint8_t *stack_of(struct hmk_pool *pool, uint32_t index) { return pool->s
 /* Turn a new, empty pool into a polled one. 0, or -1. */
 int hmk_pool_poll(struct hmk_pool *pool, uint32_t cpu) {
   static pthread_t poller;
+  pool->watches = calloc(pool->limit, sizeof *pool->watches);
+  if (!pool->watches) return -1;
   pool->polled = 1;
   pool->poll_cpu = cpu;
   return start(pool, &poller, hmk_poller_main, pool, stack_of(pool, pool->limit - 1));
@@ -163,6 +165,7 @@ static void make_new(struct hmk_pool *pool, struct hmk_carrier *carrier, uint32_
   carrier->no_trial_until = carrier->trial_pause = 0;
   carrier->python_state = carrier->python_key = NULL;
   carrier->next = NULL;
+  carrier->look = carrier->watched = 0;
   carrier->context.carrier = pool->base + index;
   carrier->context.owner = carrier;
   carrier->alive = 1;
@@ -170,11 +173,13 @@ static void make_new(struct hmk_pool *pool, struct hmk_carrier *carrier, uint32_
 }
 
 /* A parked carrier becomes available once the control thread has seen it park, so that none is bound anew, or ended,
- * whose last binding has not been cleaned up. */
+ * whose last binding has not been cleaned up. The buffer is freed here, and not by the carrier: until it has seen it park
+ * the control thread may give it one more, which must not be there for the next binding's caller. */
 static void shelve(struct hmk_carrier *carrier) {
   struct hmk_pool *pool = carrier->pool;
   if (carrier->shelved) return;
   carrier->shelved = 1;
+  free(atomic_exchange(&carrier->bulk, NULL));
   struct hmk_carrier **list = carrier->reserved ? &pool->reserve_list : &pool->free_list;
   pthread_mutex_lock(&pool->lock);
   carrier->next_free = *list;
@@ -260,6 +265,20 @@ static void open_slot(struct hmk_carrier *carrier) {
   } while (!hmk_swap(word, &state, HMK_STATE(HMK_SEQUENCE(state), HMK_PHASE_REPLY)));
 }
 
+/* Have a carrier obey its new command: a thread that sleeps on it is woken, a poller sees the count. */
+static void announce(struct hmk_carrier *carrier) {
+  if (carrier->pool->polled)
+    atomic_fetch_add((_Atomic uint32_t *)&carrier->pool->orders, 1);
+  else
+    hmk_wake(&carrier->command);
+}
+
+/* A poller looks where the client says; what is in the slot's way now may not have been said. */
+static void have_looked_at(struct hmk_carrier *carrier) {
+  hmk_exchange(&carrier->look, 1);
+  announce(carrier);
+}
+
 /* Take a parked carrier, to be bound next; one of the reserve only if told. Its index, or -1 when none is parked. */
 int hmk_pool_take(struct hmk_pool *pool, int reserve) {
   struct hmk_carrier *carrier = take_free(pool);
@@ -267,13 +286,17 @@ int hmk_pool_take(struct hmk_pool *pool, int reserve) {
   return carrier ? (int)carrier->index : -1;
 }
 
-/* Bind a carrier that was taken to a slot; its calls count for no more than `max_priority`, and its
+/* Bind a carrier that was taken to slot `index` of a client's frames; its calls count for no more than `max_priority`, and its
  * handler time is added to what the calling thread was `charged` before. */
-void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint32_t index, struct hmk_slot *slot,
+void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, struct hmk_frames *frames, uint32_t index,
                    uint32_t max_priority, uint64_t charged) {
   struct hmk_carrier *carrier = &pool->carriers[taken];
+  struct hmk_slot *slot = &frames->slots[index];
   carrier->max_priority = max_priority;
   carrier->slot = slot;
+  carrier->ready = &frames->ready[index / 64];
+  carrier->place = index % 64;
+  carrier->look = 1; /* a request may come before the poller knows of the binding */
   carrier->pauses = 0;
   carrier->was_bound = 1;
   carrier->context.client = client;
@@ -288,7 +311,7 @@ void hmk_pool_bind(struct hmk_pool *pool, uint32_t taken, uint32_t client, uint3
   HMK_SET(carrier->record->state, HMK_CARRIER_BOUND);
   open_slot(carrier);
   hmk_exchange(&carrier->command, COMMAND_RUN);
-  hmk_wake(&carrier->command);
+  announce(carrier);
 }
 
 /* Close the slot against new requests; fails when one is being served. */
@@ -307,8 +330,12 @@ static int close_slot(struct hmk_carrier *carrier) {
 int hmk_pool_unbind(struct hmk_pool *pool, uint32_t index, int force) {
   struct hmk_carrier *carrier = &pool->carriers[index];
   if (hmk_load(&carrier->command) != COMMAND_RUN) return 0; /* parked, or told to: the slot may be gone */
-  if (close_slot(carrier) && !force) return -1;
+  if (close_slot(carrier) && !force) {
+    if (pool->polled) have_looked_at(carrier);
+    return -1;
+  }
   hmk_exchange(&carrier->command, COMMAND_PARK);
+  if (pool->polled) announce(carrier);
   carrier->kicked = 0;
   if (!force) pool->shared->reclaimed++;
   hmk_pool_parked(pool, index);
@@ -326,7 +353,8 @@ int hmk_pool_parked(struct hmk_pool *pool, uint32_t index) {
   uint64_t now = hmk_ticks();
   if (now - carrier->kicked < KICK_EVERY_US * (pool->policy->tick_khz / 1000 + 1)) return 0;
   carrier->kicked = now;
-  if (carrier->record->tid) syscall(SYS_tgkill, getpid(), carrier->record->tid, KICK);
+  uint32_t tid = HMK_GET(carrier->record->tid);
+  if (tid) syscall(SYS_tgkill, getpid(), tid, KICK);
   return 0;
 }
 

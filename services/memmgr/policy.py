@@ -1,8 +1,14 @@
-"""What to take back when stacks run out: pure functions over plain figures, to be replaced by whoever knows better."""
+"""What a client may use, and what to take back when stacks run out.
+
+Plain figures and pure functions over them, to be replaced by whoever knows better.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+CLIENT_BYTES = 256 << 20
+"""What a client may use until its limit is set."""
 
 
 @dataclass(frozen=True)

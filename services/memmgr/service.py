@@ -1,7 +1,7 @@
 """The memory manager: limits of clients, and what to take back when memory for stacks runs out.
 
 Limits stand in an object that the core holds, so a restart loses none: records of (client u64, bytes u64), in no
-order, client 0 meaning free.
+order, client 0 meaning free. Who has no record has `CLIENT_BYTES`, which the core reads here, too; it enforces.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import threading
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from corekernel.service import Environment
-from services.memmgr.policy import PoolState, plan
+from services.memmgr.policy import CLIENT_BYTES, PoolState, plan
 from services.stubs.core import CoreClient
 from services.stubs.memmgr import MemmgrServer, UsageResult
 
 STATE = {"limits": 64 << 10}
-DEFAULT_LIMIT = 256 << 20
-KIND_BUFFERS = 1
+KIND_MEMORY = 1
 MAX_PLAN = 40
 
 _RECORD = struct.Struct("<QQ")
@@ -39,7 +38,7 @@ class Limits:
     def get(self, client: int) -> int:
         """A client's limit in bytes."""
         at = self._where.get(client)
-        return DEFAULT_LIMIT if at is None else int(_RECORD.unpack_from(self._memory, at)[1])
+        return CLIENT_BYTES if at is None else int(_RECORD.unpack_from(self._memory, at)[1])
 
     def set(self, client: int, limit: int) -> bool:
         """Record a limit; False when the table is full."""
@@ -83,7 +82,7 @@ class Service(MemmgrServer):
         self._own(caller, client)
         if caller.uid != 0 and bytes > self._limits.get(client):
             raise ServiceError(errno.EPERM, "a limit can only be lowered")
-        self._core.set_limit(client, KIND_BUFFERS, bytes)
+        self._core.set_limit(client, KIND_MEMORY, bytes)
         if not self._limits.set(client, bytes):
             raise ServiceError(errno.EINVAL, "the table of limits is full")
 

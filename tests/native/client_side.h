@@ -8,7 +8,7 @@
 
 #include "hmk.h"
 
-#define FRAMES_BYTES ((uint64_t)HMK_MAX_SLOTS * sizeof(struct hmk_slot))
+#define FRAMES_BYTES sizeof(struct hmk_frames)
 #define OP_NULL 1
 #define OP_ECHO 2
 #define OP_CHAIN 3

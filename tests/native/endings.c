@@ -1,14 +1,17 @@
-/* How calls end that do not end with a reply: the core says that the service died, or the carrier breaks the protocol.
- * One thread plays the carrier, so that each ending comes at the moment that matters.
+/* How calls end that do not end with a reply: the core says that the service died, the carrier breaks the protocol, or
+ * there is no buffer. One thread plays the carrier, so that each ending comes at the moment that matters; for the last
+ * there is a pool of one carrier, and the test is its control thread.
  */
 #include <pthread.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client_side.h"
 #include "no_python.h"
 
-static struct hmk_slot slots[2];
+static struct hmk_frames frames;
+static struct hmk_slot *const slots = frames.slots;
 static struct hmk_wait_policy policy;
 
 int64_t hmk_python_handler(struct hmk_context *context) {
@@ -17,7 +20,7 @@ int64_t hmk_python_handler(struct hmk_context *context) {
 }
 
 static struct hmk_link new_link(void) {
-  memset(slots, 0, sizeof slots);
+  memset(slots, 0, sizeof *slots);
   return (struct hmk_link){.slot = slots, .policy = &policy, .deadline = hmk_ticks() + 3000 * policy.tick_khz};
 }
 
@@ -97,6 +100,40 @@ static void death_during_a_call_back_is_final(void) {
   CHECK(call_answered_with(&link, HMK_PHASE_NESTED) == HMK_E_DIED);
 }
 
+static struct hmk_pool *open_pool(void) {
+  static _Alignas(4096) uint8_t stack[2 << 20]; /* what the sanitizers ask for */
+  char *shared = calloc(1, hmk_pool_shared_size(1, policy.cpus));
+  struct hmk_pool *pool = hmk_pool_open((struct hmk_pool_shared *)shared, stack, sizeof stack, 1, &policy, 0, 0);
+  CHECK(pool && hmk_pool_grow(pool, 1, 0) == 1);
+  return pool;
+}
+
+/* Bind the one carrier and take it off again; whether it left by itself after the control thread had last looked. */
+static int leaves_unseen(struct hmk_pool *pool) {
+  struct hmk_carrier *carrier = &pool->carriers[hmk_pool_take(pool, 0)];
+  hmk_pool_bind(pool, carrier->index, 1, &frames, 0, HMK_PRIORITY_NORMAL, 0);
+  CHECK(hmk_pool_unbind(pool, carrier->index, 0) == 0);
+  while (!atomic_load(&carrier->parked)) sched_yield();
+  return !carrier->shelved;
+}
+
+static void buffer_of_an_earlier_binding_is_not_the_next_ones(void) {
+  static uint8_t bytes[HMK_INLINE + 1];
+  struct hmk_link link = new_link();
+  struct hmk_pool *pool = open_pool();
+  struct hmk_message message = {.operation = OP_ECHO, .in = bytes, .in_length = sizeof bytes};
+  while (!leaves_unseen(pool)) continue;
+  CHECK(hmk_pool_set_bulk(pool, 0, (char *)bytes, sizeof bytes) == 0);
+  CHECK(hmk_pool_parked(pool, 0) && hmk_pool_take(pool, 0) == 0);
+  hmk_pool_bind(pool, 0, 2, &frames, 0, HMK_PRIORITY_NORMAL, 0);
+  link.bulk = bytes;
+  link.bulk_size = sizeof bytes;
+  CHECK(hmk_call(&link, &message) == HMK_E_BAD_FRAME);
+  hmk_pool_unbind(pool, 0, 1);
+  while (!hmk_pool_parked(pool, 0)) sched_yield();
+  CHECK(hmk_pool_shrink(pool, 1) == 1);
+}
+
 int main(int argc, char **argv) {
   CHECK(argc == 3);
   hybrid_policy(&policy, number(argv[1]), (uint32_t)number(argv[2]));
@@ -105,5 +142,6 @@ int main(int argc, char **argv) {
   death_ends_a_call_in_flight();
   link_given_up_before_the_death_learns_of_it();
   death_during_a_call_back_is_final();
+  buffer_of_an_earlier_binding_is_not_the_next_ones();
   return 0;
 }

@@ -5,7 +5,7 @@
  * Client threads call a front service, whose carriers (or whose poller) call a back service, which calls back. Beside
  * plain calls there are deadlines, signals that interrupt (the call goes on, or is cancelled), WAIT and notify. Meanwhile
  * the control thread takes idle carriers off their slots (the client gets HMK_E_UNBOUND and asks for another), grows and
- * shrinks the pool, replaces buffers and opens the doors that WAIT waits for. One more client, the victim, calls a
+ * shrinks the pool, replaces buffers, sets bits of the ready bitmap for nothing and opens the doors that WAIT waits for. One more client, the victim, calls a
  * handler that does not return until its carrier has been unbound by force. At the end the core's part: every slot is
  * killed under a call that waits. Each thread draws from a seed of its own; every count is bounded.
  */
@@ -103,13 +103,15 @@ static void make_client(uint32_t slot, uint64_t rounds) {
   CHECK(client->in && client->out);
   client->link =
       (struct hmk_link){.slot = &front.slots[slot], .policy = &policy, .bulk = client->bulk, .bulk_size = BULK};
+  if (polled) client->link.ready = front.frames->ready, client->link.ready_bit = 1ull << slot;
   CHECK(pthread_create(&client->thread, NULL, slot == VICTIM ? victim_main : client_main, client) == 0);
 }
 
 static struct service open_service(uint32_t limit, uint32_t base) {
   struct service service;
   service.shared = shared_memory(hmk_pool_shared_size(limit, CPUS));
-  service.slots = shared_memory(SLOTS * sizeof(struct hmk_slot));
+  service.frames = shared_memory(sizeof *service.frames);
+  service.slots = service.frames->slots;
   service.pool = hmk_pool_open(service.shared, shared_memory((size_t)limit * STACK), STACK, limit, &policy, 1, base);
   CHECK(service.pool);
   HMK_SET(service.shared->observe, HMK_OBSERVE_OPERATIONS | HMK_OBSERVE_TRACE);
@@ -121,7 +123,7 @@ static void bind_back(void) {
   for (uint32_t i = 0; i < LIMIT; i++) {
     int carrier = hmk_pool_take(back.pool, 0);
     CHECK(carrier >= 0);
-    hmk_pool_bind(back.pool, (uint32_t)carrier, 1, i, &back.slots[i], HMK_PRIORITY_HIGH, 0);
+    hmk_pool_bind(back.pool, (uint32_t)carrier, 1, back.frames, i, HMK_PRIORITY_HIGH, 0);
     to_back[i] = (struct hmk_link){.slot = &back.slots[i], .policy = &policy};
     hmk_accept_nested(&to_back[i], front.pool, NESTED_KEY + i);
   }
@@ -158,7 +160,7 @@ static void bind_front(uint32_t slot) {
   CHECK(carrier >= 0);
   hmk_pool_set_next(front.pool, (uint32_t)carrier, &to_back[carrier]);
   CHECK(hmk_pool_set_bulk(front.pool, (uint32_t)carrier, (char *)clients[slot].bulk, BULK) == 0);
-  hmk_pool_bind(front.pool, (uint32_t)carrier, slot + 7, slot, &front.slots[slot], HMK_PRIORITY_HIGH, 0);
+  hmk_pool_bind(front.pool, (uint32_t)carrier, slot + 7, front.frames, slot, HMK_PRIORITY_HIGH, 0);
   carrier_of[slot] = carrier;
 }
 
@@ -199,7 +201,7 @@ static void meddle(uint64_t *seed) {
   struct hmk_pool_totals totals;
   uint64_t choice = draw(seed);
   uint32_t slot = (uint32_t)(choice >> 32) % CLIENTS;
-  switch (choice % 6) {
+  switch (choice % 7) {
     case 0:
       hmk_pool_grow(front.pool, 2, 0);
       break;
@@ -214,7 +216,10 @@ static void meddle(uint64_t *seed) {
       hmk_pool_sum(front.shared, LIMIT, &totals);
       hmk_pool_longest(front.shared, LIMIT);
       break;
-    case 4:
+    case 4: /* bits without requests, of slots bound or not */
+      atomic_fetch_or((_Atomic uint64_t *)front.frames->ready, draw(seed));
+      break;
+    case 5:
       pthread_kill(clients[slot].thread, SIGUSR1);
       break;
     default:

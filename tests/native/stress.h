@@ -32,7 +32,8 @@ enum {
 struct service {
   struct hmk_pool_shared *shared;
   struct hmk_pool *pool;
-  struct hmk_slot *slots;
+  struct hmk_frames *frames;
+  struct hmk_slot *slots; /* of the frames */
 };
 
 struct client {

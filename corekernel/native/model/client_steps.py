@@ -2,6 +2,10 @@
 
 A spinning or yielding client is one that is at `wait` and not scheduled: between two loads that see the same word it
 does nothing, and at any time it may go on to sleep. So one path stands for spin, yield and sleep.
+
+A nap ends a sleep as a signal does, and nobody can count on either: else naps would hide lost wake-ups. But they are
+there so that a signal which came before the sleep is noticed, and that must happen: with a signal pending, and only
+then, the end of a nap is a step to be counted on.
 """
 
 from __future__ import annotations
@@ -62,7 +66,8 @@ def begin(s: State, sc: Scenario) -> Moves:
 def fill(s: State, sc: Scenario) -> Moves:
     """hmk_fill_leg."""
     leg = s.leg._replace(request=(s.sequence + 1) & sc.mask, operation=sc.calls[len(s.outcomes)])
-    yield must("client: fill the leg", s._replace(leg=leg, at="submit"))
+    bit = s.bit or "bit before request" in sc.wrong
+    yield must("client: fill the leg", s._replace(leg=leg, bit=bit, at="submit"))
 
 
 def submit(s: State, sc: Scenario) -> Moves:
@@ -84,17 +89,30 @@ def submit_swap(s: State, sc: Scenario) -> Moves:
         return
     number = (sequence(s.seen) + 1) & sc.mask
     wake = s.seen & SLEEP and "submit never wakes" not in sc.wrong
+    then = "submit.wake" if wake else "wait"
+    if sc.polled and "bit before request" not in sc.wrong:
+        then = "ring"
     yield must(
         "client: REQUEST",
         s._replace(
             word=word_of(number, REQUEST),
             sequence=number,
             submitted=s.submitted | 1 << number,
-            at="submit.wake" if wake else "wait",
+            at=then,
             seen=0,
             result=AGAIN,
         ),
     )
+
+
+def ring(s: State, sc: Scenario) -> Moves:
+    """In note_ready: look for the bit."""
+    yield must("client: looks for its bit", s._replace(at="wait" if s.bit else "ring.set"))
+
+
+def ring_set(s: State, sc: Scenario) -> Moves:
+    """In note_ready: set the bit."""
+    yield must("client: sets its bit", s._replace(bit=True, at="wait"))
 
 
 def then_wait(s: State, sc: Scenario) -> Moves:
@@ -153,6 +171,8 @@ def sleeping(s: State, sc: Scenario) -> Moves:
     yield may("client: wakes spuriously", s._replace(at="wait"))
     if sc.signals:
         yield may("client: EINTR", s._replace(at="wait", result=EINTR))
+    if s.signal == "pending" and "call without naps" not in sc.wrong:
+        yield must("client: its nap ends", s._replace(at="wait", result=EINTR))
     yield from _time_out(s, "wait")
 
 
@@ -163,6 +183,9 @@ def _time_out(s: State, to: str) -> Moves:
 
 def interrupted(s: State, sc: Scenario) -> Moves:
     """HMK_E_INTERRUPTED was returned: hmk_resume or hmk_cancel."""
+    if s.signal == "pending":
+        yield must("client: learns of the signal", s._replace(at="abandon", cancelling=True, signal=""))
+        return
     yield must("client: resumes", s._replace(at="wait"))
     if s.cancels:
         yield may("client: cancels", s._replace(at="abandon", cancelling=True))
@@ -271,11 +294,17 @@ def word_sleeping(s: State, sc: Scenario) -> Moves:
     yield may("client: wakes spuriously", s._replace(at="word.load"))
     if sc.signals:
         yield may("client: EINTR", s._replace(at="word.load", result=EINTR))
+    if s.signal == "pending" and "wait without naps" not in sc.wrong:
+        yield must("client: its nap ends", s._replace(at="word.load", result=EINTR))
     yield from _time_out(s, "word.load")
 
 
 def word_interrupted(s: State, sc: Scenario) -> Moves:
     """HMK_E_INTERRUPTED was returned from a WAIT."""
+    if s.signal == "pending":
+        after = ended(s, "cancelled", cancels=s.cancels - 1, signal="")
+        yield must("client: learns of the signal", after)
+        return
     yield must("client: resumes its wait", s._replace(at="word.load"))
     if s.cancels:
         yield may("client: cancels its wait", ended(s, "cancelled", cancels=s.cancels - 1))
@@ -287,6 +316,8 @@ STEPS: Mapping[str, Callable[[State, Scenario], Moves]] = {
     "submit": submit,
     "submit.swap": submit_swap,
     "submit.wake": then_wait,
+    "ring": ring,
+    "ring.set": ring_set,
     "unbound": unbound,
     "wait": wait,
     "sleep.swap": sleep_swap,
@@ -308,12 +339,21 @@ STEPS: Mapping[str, Callable[[State, Scenario], Moves]] = {
 }
 
 
+def signalled(s: State) -> Moves:
+    """The one signal that the program wants to know of: it ends a sleep, and is noted else."""
+    s = s._replace(signal="pending")
+    to = {"sleeping": "wait", "word.sleeping": "word.load"}.get(s.at)
+    yield must("client: SIGNAL", s._replace(at=to, result=EINTR) if to else s)
+
+
 def client(s: State, sc: Scenario) -> Moves:
     """The client's steps; it may also die at any of them."""
     step = STEPS.get(s.at)
     if step is None:
         return
     yield from step(s, sc)
+    if s.signal == "due":
+        yield from signalled(s)
     if sc.client_dies:
         yield may("client: DIES", s._replace(at="dead", seen=0, result=AGAIN, wait_sequence=0))
 

@@ -1,6 +1,8 @@
 """Who else touches the slot in the model: the control thread, a notifying carrier, and the core.
 
 The control thread binds and unbinds (hmk_pool_bind, hmk_pool_unbind, then hmk_pool_parked until the carrier has left);
+only then does it shelve the carrier, and only from the shelf are carriers bound, or ended. It may give the carrier a
+buffer for as long as it does not know that the carrier has left;
 the notifier changes the condition and calls hmk_notify; the core, told by the host that the service's last thread
 is gone, runs hmk_frames_kill.
 """
@@ -39,6 +41,11 @@ def control(s: State, sc: Scenario) -> Moves:
         yield from _unbind(s, sc)
     elif s.control.startswith("bind"):
         yield from _bind(s, sc)
+    elif s.control.startswith("shrink"):
+        yield from _shrink(s, sc)
+    if s.buffers and (s.control == "unbind.poll" or (s.control == "idle" and s.bound >= 0)):
+        i = s.bound if s.control == "idle" else s.target
+        yield may("control: gives a buffer", with_carrier(s, i, buffer=s.bindings)._replace(buffers=s.buffers - 1))
 
 
 def _idle(s: State, sc: Scenario) -> Moves:
@@ -50,14 +57,46 @@ def _idle(s: State, sc: Scenario) -> Moves:
     elif s.unbinds and s.bound >= 0:
         after = s._replace(control="unbind.load", target=s.bound, unbinds=s.unbinds - 1)
         yield may("control: unbinds", after)
+    if s.control == "idle" and s.shrinks:
+        yield from _end(s)
 
 
 def _take(s: State, sc: Scenario) -> Moves:
-    """hmk_pool_take: any parked carrier."""
+    """hmk_pool_take: any carrier on the shelf."""
     for i, c in enumerate(s.carriers):
-        if c.parked:
-            after = with_carrier(s, i, parked=False)._replace(control="bind.load", target=i)
+        if c.shelved:
+            after = with_carrier(s, i, parked=False, shelved=False)._replace(control="bind.load", target=i)
             yield must(f"control: takes carrier {i}", after)
+
+
+def _end(s: State) -> Moves:
+    """hmk_pool_shrink: any carrier on the shelf."""
+    for i, c in enumerate(s.carriers):
+        if c.shelved:
+            after = with_carrier(s, i, parked=False, shelved=False)._replace(control="shrink.command", target=i)
+            yield may(f"control: ends carrier {i}", after._replace(shrinks=s.shrinks - 1))
+
+
+def _shrink(s: State, sc: Scenario) -> Moves:
+    """end_thread; then make_new, a thread, and, once that has parked, the shelf."""
+    i, c = s.target, s.carriers[s.target]
+    if s.control == "shrink.command":
+        to = "shrink.join" if "ended, not woken" in sc.wrong else "shrink.wake"
+        yield must("control: LEAVE", with_carrier(s, i, command="leave")._replace(control=to))
+    elif s.control == "shrink.wake":
+        yield must("control: wakes it", wake_command(s, i)._replace(control="shrink.join"))
+    elif s.control == "shrink.join":
+        if c.at == "ended":
+            after = with_carrier(s, i, at="park", command="parked")
+            yield must("control: joins it, makes another", after._replace(control="shrink.await"))
+    elif c.parked:
+        yield must("control: shelves it", _shelve(s, i, sc)._replace(control="idle"))
+
+
+def _shelve(s: State, i: int, sc: Scenario) -> State:
+    """shelve: frees what the binding has left behind."""
+    kept = s.carriers[i].buffer if "buffer freed by its carrier" in sc.wrong else 0
+    return with_carrier(s, i, shelved=True, buffer=kept)
 
 
 def _bind(s: State, sc: Scenario) -> Moves:
@@ -67,14 +106,15 @@ def _bind(s: State, sc: Scenario) -> Moves:
     elif s.control == "bind.swap":
         dead = phase(s.word) == DIED and "open over death" not in sc.wrong
         word = s.word if dead else word_of(sequence(s.word), REPLY)
-        after = s._replace(word=word, bound=i, control_seen=0, control="bind.run")
+        after = s._replace(word=word, bound=i, bindings=s.bindings + 1, control_seen=0, control="bind.run")
         after = with_carrier(after, i, sequence=sequence(s.word))
         fails = s._replace(control="bind.load", control_seen=0)
         yield must("control: open_slot swaps", after if s.word == s.control_seen else fails)
     elif s.control == "bind.run":
-        yield must("control: RUN", with_carrier(s, i, command="run")._replace(control="bind.wake"))
+        look = "binding is not looked at" not in sc.wrong
+        yield must("control: RUN", with_carrier(s, i, command="run", look=look)._replace(control="bind.wake"))
     else:
-        after = wake_command(s, i)._replace(control="idle")
+        after = with_carrier(wake_command(s, i), i, ordered=True)._replace(control="idle")
         yield must("control: bound", after._replace(at="fill") if s.at == "unbound" else after)
 
 
@@ -87,9 +127,12 @@ def _unbind(s: State, sc: Scenario) -> Moves:
     elif s.control == "unbind.command":
         after = with_carrier(s, i, command="parked" if "parks only once" in sc.wrong else "park")
         leaves = "rebind before parked" in sc.wrong and not s.forced
-        yield must("control: PARK", after._replace(control="idle" if leaves else "unbind.poll"))
+        then = "unbind.order" if sc.polled and "order without count" not in sc.wrong else "unbind.poll"
+        yield must("control: PARK", after._replace(control="idle" if leaves else then))
+    elif s.control == "unbind.order":
+        yield must("control: counts an order", with_carrier(s, i, ordered=True)._replace(control="unbind.poll"))
     elif s.carriers[i].parked:
-        yield must("control: has its carrier back", s._replace(control="idle"))
+        yield must("control: has its carrier back", _shelve(s, i, sc)._replace(control="idle"))
     elif s.control == "unbind.poll":
         kicked = s if "command without kick" in sc.wrong else kick(s, i)
         if "kick once" in sc.wrong:

@@ -113,7 +113,9 @@ def admit(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     forged = number != (c.sequence + 1) & sc.mask
     if not sc.hostile:
         s = s._replace(ran=s.ran | bit, faulty=_wrong_run(s, i, number, forged) or s.faulty)
-    first = {"w": _order(sc)[0], "n": "nested.fill"}.get(s.leg.operation, "publish")
+    if c.buffer and c.buffer != s.bindings:
+        s = s._replace(faulty="a handler was given the buffer of another binding")
+    first = {"w": _order(sc)[0], "n": "nested.fill", "h": "hang"}.get(s.leg.operation, "publish")
     to = "publish" if forged else first
     return step(f"runs the handler of {number}", s, i, at=to, seen=0, sequence=number, status=OK)
 
@@ -126,6 +128,12 @@ def _wrong_run(s: State, i: int, number: int, forged: bool) -> str:
     if forged or s.leg.request != number:
         return "a handler saw another request's arguments"
     return ""
+
+
+def hang(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """A handler that takes longer than its caller waits."""
+    if phase(s.word) in (CANCELLED, DIED):
+        yield from step("ends its long handler", s, i, at="publish")
 
 
 def drop(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
@@ -223,7 +231,7 @@ def reply_swap(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     if s.word != c.seen and not store and not exchange:
         return step("REPLY swap fails", s, i, at="reply", seen=0, spent=max(0, c.spent - 2))
     sleeps = (c.seen if store else s.word) & SLEEP
-    to = "wake" if sleeps and "reply never wakes" not in sc.wrong else "serve"
+    to = "wake" if sleeps and "reply never wakes" not in sc.wrong else "soon"
     return step("REPLY", s._replace(word=word_of(c.sequence, REPLY)), i, at=to, seen=0)
 
 
@@ -232,7 +240,21 @@ def wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     return step("wakes the caller", wake_word(s), i, at="serve")
 
 
-# ---- parked: park(), carrier_main() ----
+def soon(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In next_call_soon: load the word, for as long as one likes or not at all."""
+    yield from step("looks no further", s, i, at="serve")
+    if phase(s.word) == REQUEST:
+        yield from step("sees the next request", s, i, at="soon.command", seen=s.word)
+
+
+def soon_command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In next_call_soon: load the command, as in answer."""
+    if c.command != "run" and "row ignores command" not in sc.wrong:
+        return step("leaves it to the next carrier", s, i, at="serve", seen=0)
+    return step("goes on in a row", s, i, at="admit")
+
+
+# ---- parked: hmk_park(), hmk_carrier_main() ----
 
 
 def park(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
@@ -241,14 +263,17 @@ def park(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def park_free(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In hmk_park: on the free list again, and `parked`."""
-    return step("is parked", s, i, at="park.load", parked=True, sequence=0, spent=0)
+    """In hmk_park: `parked`; what its binding leaves behind is for the control thread."""
+    kept = 0 if "buffer freed by its carrier" in sc.wrong else c.buffer
+    return step("is parked", s, i, at="park.load", parked=True, sequence=0, spent=0, buffer=kept)
 
 
 def park_load(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """In hmk_carrier_main: load the command; one told RUN and then PARK parks once more."""
     if c.command == "parked":
         return step("stays parked", s, i, at="park.futex")
+    if c.command == "leave":
+        return step("ends", s, i, at="ended")
     return step("is told something", s, i, at="serve")
 
 
@@ -262,24 +287,43 @@ def park_sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     yield may(f"carrier {i}: wakes spuriously", with_carrier(s, i, at="park.load"))
 
 
-# ---- polled: poller_main(), one thread for all carriers; each carrier's turn is modelled as its own steps ----
+# ---- polled: hmk_poller_main(), one thread for all carriers; a carrier's turn ends before another's begins ----
 
 
 def poll(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In poller_main: load `parked`."""
-    return iter(()) if c.parked else step("polled: is not parked", s, i, at="poll.command", seen=0)
+    """In hmk_poller_main: obey an order; or, of a round, look at a slot with a bit, or sweep.
+
+    Whatever else is bound in the same word of the bitmap has the bit swept while this slot is not taken up. An order to
+    another carrier has this one visited too.
+    """
+    if c.ordered:
+        yield from step("polled: sees an order", s, i, at="poll.command", ordered=False, seen=0)
+    elif not c.parked:
+        yield may(f"carrier {i}: polled: visited in passing", with_carrier(s, i, at="poll.command", seen=0))
+    if s.bit and c.watched:
+        yield from step("polled: finds the bit", s, i, at="poll.word")
+    if s.bit and c.watched and "look before sweep" in sc.wrong:
+        yield from step("polled: looks", s, i, at="poll.late", seen=s.word)
+    elif s.bit and (c.watched or not any(carrier.watched for carrier in s.carriers)):
+        yield from step("polled: takes the bit away", s._replace(bit=False), i, at="poll.word" if c.watched else "poll")
+
+
+def poll_late(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """The mistake: take the bit away after the look."""
+    return step("polled: takes the bit away", s._replace(bit=False), i, at="answer")
 
 
 def poll_command(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In hmk_poller_main: load the command."""
-    to = {"run": "poll.word", "park": "park"}.get(c.command, "poll")
-    if to == "poll" and "taken before told" in sc.wrong:
-        to = "park"
-    return step("polled: loads the command", s, i, at=to)
+    """In obey: load the command; take the carrier up, look at it if told to, or let it go."""
+    if c.command == "run":
+        return step("polled: takes it up", s, i, at="poll.word" if c.look else "poll", watched=True, look=False)
+    if c.command == "park" or "taken before told" in sc.wrong:
+        return step("polled: lets it go", s, i, at="park", watched=False)
+    return step("polled: has no command", s, i, at="poll")
 
 
 def poll_word(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In hmk_poller_main: load the word."""
+    """In look_at: load the word."""
     return step(f"polled: {s.word:#x}", s, i, at="answer", seen=s.word)
 
 
@@ -291,6 +335,9 @@ STEPS: Mapping[str, Step] = {
     "futex": futex,
     "sleeping": sleeping,
     "admit": admit,
+    "hang": hang,
+    "soon": soon,
+    "soon.command": soon_command,
     "answer": answer,
     "drop": drop,
     "sample": sample,
@@ -318,14 +365,18 @@ POLLED: Mapping[str, Step] = {
     "poll": poll,
     "poll.command": poll_command,
     "poll.word": poll_word,
+    "poll.late": poll_late,
 }
+
+BETWEEN_TURNS = ("serve", "poll", "park.load", "dead")
 
 
 def carriers(s: State, sc: Scenario) -> Moves:
     """The steps of every carrier."""
     steps = POLLED if sc.polled else STEPS
+    turn = next((i for i, c in enumerate(s.carriers) if c.at not in BETWEEN_TURNS), -1) if sc.polled else -1
     for i, c in enumerate(s.carriers):
-        if c.at not in steps:
+        if c.at not in steps or (turn >= 0 and i != turn):
             continue
         for move in steps[c.at](s, i, c, sc):
             after = move.after.carriers[i]

@@ -4,7 +4,7 @@ The state word and the wait word hold the same bits as in `abi.cdef.h`. A party'
 shared access it makes *next*; its private variables are the fields beside it, zeroed once dead so that equal
 futures are equal states. Names are plain strings: they are hashed millions of times.
 
-Fields `faulty`, `submitted`, `ran`, `bound` and `spent` are ghosts: nothing in the protocol reads them.
+Fields `faulty`, `submitted`, `ran`, `bound`, `bindings` and `spent` are ghosts: nothing in the protocol reads them.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ class Carrier(NamedTuple):
     """A carrier: its program counter, private variables, and its command word."""
 
     at: str = "park.load"
-    command: str = "parked"  # run, park, parked: COMMAND_* of carrier.h
+    command: str = "parked"  # run, park, leave, parked: COMMAND_* of carrier.h
     parked: bool = True
+    shelved: bool = True  # in a list of the pool; the control thread's
+    buffer: int = 0  # the buffer it shares with its caller: which binding's, 0 none
     sequence: int = 0
     seen: int = 0
     result: int = AGAIN
@@ -56,6 +58,10 @@ class Carrier(NamedTuple):
     status: int = OK
     sample: int = 0
     spent: int = 0  # steps taken since it was told to park
+    # of a polled service
+    ordered: bool = False  # `orders` has been bumped since the poller visited it
+    look: bool = False  # it is to be looked at without a bit
+    watched: bool = False  # the poller has taken it up
 
 
 class Leg(NamedTuple):
@@ -74,6 +80,7 @@ class State(NamedTuple):
     word: int
     carriers: tuple[Carrier, ...]
     wait: int = 0
+    bit: bool = False  # the slot's in the ready bitmap
     leg: Leg = Leg()
     # the client
     at: str = "ready"
@@ -83,6 +90,7 @@ class State(NamedTuple):
     wait_sequence: int = 0
     abandoned: bool = False
     cancelling: bool = False
+    signal: str = ""  # due, pending: one that the program wants to know of
     outcomes: tuple[str, ...] = ()
     # the condition, and the carrier that changes it
     holds: bool = False
@@ -101,8 +109,11 @@ class State(NamedTuple):
     # what the environment may still do
     cancels: int = 0
     unbinds: int = 0
+    buffers: int = 0
+    shrinks: int = 0
     # ghosts
     bound: int = 0  # index of the carrier whose slot it is, -1 none
+    bindings: int = 1  # how many there have been
     submitted: int = 0  # one bit a request
     ran: int = 0
     faulty: str = ""
@@ -113,15 +124,18 @@ class Scenario:
     """What happens in one exploration, and within which bounds.
 
     Attributes:
-        calls: the client's calls, one letter each: p plain, w answers WAIT until the condition holds, n calls back;
-            of a hostile client, the operations it may ask for.
+        calls: the client's calls, one letter each: p plain, w answers WAIT until the condition holds, n calls back,
+            h hangs until it is given up; of a hostile client, the operations it may ask for.
         script: what the notifying carrier does: s the condition becomes true, c another caller consumes it,
             n it is notified.
         cancels: how many calls may be given up by deadline or cancellation.
         signals: whether signals interrupt the client.
+        interrupted: whether one signal comes that makes the program give its call up, as soon as it learns of it.
         unbinds: how often the control thread may take the carrier off the slot.
+        buffers: how often the control thread may give the slot's carrier a buffer.
+        shrinks: how often the control thread may end a parked carrier, and make it anew.
         carriers: carriers of the pool.
-        polled: isolation class IC1: a poller serves the slots, and nobody sleeps.
+        polled: isolation class IC1: a poller, which never sleeps, serves the slots whose bit is set.
         core_dies: whether the core may die; the client then ends its own slots, before the service is gone.
         service_dies: whether the service may die, at any step.
         client_dies: whether the client may die, at any step.
@@ -133,7 +147,10 @@ class Scenario:
     script: str = ""
     cancels: int = 0
     signals: bool = False
+    interrupted: bool = False
     unbinds: int = 0
+    buffers: int = 0
+    shrinks: int = 0
     carriers: int = 1
     polled: bool = False
     core_dies: bool = False
