@@ -243,13 +243,13 @@ def merged(rows: Iterable[Row]) -> list[Row]:
 
 
 def _median_row(rows: Sequence[Row]) -> Row:
-    fields: dict[str, float | None] = {}
+    fields: dict[str, Any] = {}
     for name in ("p50_ns", "p99_ns", "mean_ns", "per_s", "fairness", "value", "cpu_us_per_call"):
         values = [value for row in rows if (value := getattr(row, name)) is not None]
         fields[name] = statistics.median(values) if values else None
     notes = {row.note for row in rows}
     note = notes.pop() if len(notes) == 1 else None
-    return dataclasses.replace(rows[0], n=sum(row.n for row in rows), note=note, **fields)  # type: ignore[arg-type]
+    return dataclasses.replace(rows[0], n=sum(row.n for row in rows), note=note, **fields)
 
 
 def size_name(payload_bytes: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import shim
@@ -27,6 +29,24 @@ def is_reached(system: shim.System, service: str) -> None:
             assert client.echo(b"x" * 100) == b"x" * 100
         case "core":
             client.sleep_until(0)
+
+
+def in_threads(count: int, body: Callable[[int], object]) -> None:
+    """Run `body(number)` on so many threads at once; what one of them raises fails the test."""
+    failures: list[BaseException] = []
+
+    def guarded(number: int) -> None:
+        try:
+            body(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
 
 
 def caller(box: Box, service: str, call: str, *arguments: Any) -> Child:

@@ -23,7 +23,7 @@ from corekernel.dispatcher import SLOT_BYTES, Frames, Link
 from corekernel.errors import DeadlineExceeded, ServiceDied, Status
 from shim.client import System
 from tests.attacker import Body, Forger, beside, bound_links, result_of, scribble, stranger, unharmed
-from tests.callers import MEGABYTE, caller
+from tests.callers import MEGABYTE, caller, in_threads
 from tests.processes import Tell, status_of, until
 from tests.systems import FAULTY, Boots, Box
 
@@ -83,25 +83,6 @@ def test_without_the_cpu_that_it_asks_for_it_runs_as_ic2_and_says_so(system: Boo
 
 
 # ---- calls
-
-
-def in_threads(count: int, body: Any) -> None:
-    """Run `body(number)` in so many threads; the first failure is raised."""
-    failures: list[BaseException] = []
-
-    def guarded(number: int) -> None:
-        try:
-            body(number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 def echoing(service: str, threads: int, calls: int) -> Body:

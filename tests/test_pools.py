@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from corekernel._dispatcher import lib
 from corekernel.dispatcher import Link
 from shim.client import System
+from tests.callers import in_threads
 from tests.processes import Facts, Tell, until
 from tests.systems import Boots, Box
 
@@ -27,22 +29,8 @@ def pool(box: Box, service: str = "echo") -> dict[str, int]:
     return found
 
 
-def crowd(count: int, body: Callable[[int], None]) -> None:
-    """Run `body(number)` on so many threads at once; what one of them raises fails the test."""
-    failures: list[BaseException] = []
-
-    def guarded(number: int) -> None:
-        try:
-            body(number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+def stacks_at_most(box: Box, service: str, what: str, most: int) -> bool:
+    return pool(box, service)[what] <= most
 
 
 def together(count: int) -> threading.Barrier:
@@ -107,8 +95,8 @@ def test_an_idle_pool_shrinks_to_its_high_mark_and_gives_memory_back(system: Boo
     grown = stacks(box)["resident"]
     child.kill()
     for service in ("echo", "cecho"):
-        until(lambda service=service: pool(box, service)["bound"] == 0, "stacks come back")  # type: ignore[misc]
-        until(lambda service=service: pool(box, service)["free"] <= HIGH, "the pool shrinks")  # type: ignore[misc]
+        until(partial(stacks_at_most, box, service, "bound", 0), "stacks come back")
+        until(partial(stacks_at_most, box, service, "free", HIGH), "the pool shrinks")
         found = pool(box, service)
         ended = found["created"] - found["free"] - found["reserved"]
         assert found["free"] == HIGH and ended == 60 + LOW - HIGH
@@ -136,7 +124,7 @@ def test_the_stack_of_a_thread_that_ends_serves_the_next_one(system: Boots) -> N
     box = system()
     attached = box.attach()
     for _ in range(50):
-        crowd(1, lambda number: attached.client("echo").null())
+        in_threads(1, lambda number: attached.client("echo").null())
     assert pool(box)["peak"] <= 3
 
 
@@ -213,7 +201,7 @@ def test_many_threads_share_few_stacks_and_every_call_completes(system: Boots, s
             data = bytes([number, turn]) * 100
             assert attached.client(service).echo(data) == data
 
-    crowd(32, body)
+    in_threads(32, body)
     found = pool(box, service)
     assert found["peak"] <= 8 and found["reclaimed"] > 0
     assert box.status()["reclaims"] > 0
@@ -228,7 +216,7 @@ def test_callers_wait_for_long_handlers_when_every_stack_is_busy(system: Boots) 
         attached.client("faulty").work(200_000_000)
         ends.append(number)
 
-    crowd(24, body)
+    in_threads(24, body)
     assert sorted(ends) == list(range(24))
     assert pool(box, "faulty")["peak"] <= 8
 
@@ -244,7 +232,7 @@ def test_a_service_whose_callee_is_full_of_idle_stacks_gets_one(system: Boots) -
         attached.client("chain_a").chain(2)
         meeting.wait()
 
-    crowd(8, body)
+    in_threads(8, body)
     assert pool(box, "chain_b")["peak"] <= 8
 
 
@@ -263,7 +251,7 @@ def call_three(attached: System, meeting: threading.Barrier) -> Callable[[int], 
 def test_memory_for_stacks_is_shared_by_all_services_as_the_memory_manager_says(system: Boots) -> None:
     box = system(text=SCARCE)
     box.ask("observe", operations=True)
-    crowd(120, call_three(box.attach(), together(120)))
+    in_threads(120, call_three(box.attach(), together(120)))
     live = [sum(s["pool"][k] for k in ("bound", "free", "reserved")) for s in services(box)]
     assert sum(live) * 32 < 8 << 10
     assert box.status()["reclaims"] > 0
@@ -282,7 +270,7 @@ def test_reclaim_goes_on_when_the_memory_manager_dies(system: Boots) -> None:
 
     killer = threading.Thread(target=deaths)
     killer.start()
-    crowd(120, call_three(attached, meeting))
+    in_threads(120, call_three(attached, meeting))
     killer.join()
     assert box.generation("memmgr") == 4
     assert box.status()["reclaims"] > 0
@@ -304,5 +292,5 @@ def test_two_hundred_threads_call_three_services(system: Boots) -> None:
             assert attached.client(service).echo(data) == data
         meeting.wait()
 
-    crowd(200, body)
+    in_threads(200, body)
     assert pool(box)["peak"] == 200 and pool(box, "cecho")["peak"] == 200

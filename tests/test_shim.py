@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 import shim
 from corekernel.errors import BadOperation, DeadlineExceeded, HandlerFault, HmkError, NoSuchService, ServiceError
+from tests.callers import in_threads
 from tests.processes import until
 from tests.systems import Boots, Box, boot_box
 
@@ -149,11 +149,7 @@ def test_threads_call_at_once(box: Box) -> None:
             if system.client("echo").echo(data) != data:
                 wrong.append((number, turn))
 
-    threads = [threading.Thread(target=body, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(6, body)
     assert wrong == []
 
 

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import shim
-from tests.callers import MEGABYTE
+from tests.callers import MEGABYTE, in_threads
 from tests.processes import Child, Tell, until
 from tests.systems import Box
 
@@ -98,11 +98,7 @@ def test_many_threads_calling_at_once_all_get_their_own_answers(unharmed: Box) -
             if client.echo(data) != data:
                 wrong.append((number, turn))
 
-    threads = [threading.Thread(target=body, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, body)
     assert wrong == []
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from corekernel.native.model.explorer import Move
 
@@ -71,19 +71,19 @@ Moves: TypeAlias = Iterator[Move[State]]
 Step: TypeAlias = Callable[[State, int, Carrier, Scenario], Moves]
 
 
-def changed(s: State, i: int, **changes: object) -> State:
+def changed(s: State, i: int, **changes: Any) -> State:
     """The state with some fields of one carrier changed."""
     carriers = list(s.carriers)
-    carriers[i] = carriers[i]._replace(**changes)  # type: ignore[arg-type]
+    carriers[i] = carriers[i]._replace(**changes)
     return s._replace(carriers=tuple(carriers))
 
 
-def must(text: str, s: State, i: int, **changes: object) -> Moves:
+def must(text: str, s: State, i: int, **changes: Any) -> Moves:
     """One carrier moves on."""
     yield Move(f"carrier {i}: {text}", True, changed(s, i, **changes))
 
 
-def may(text: str, s: State, i: int, **changes: object) -> Moves:
+def may(text: str, s: State, i: int, **changes: Any) -> Moves:
     """One carrier does what nobody can count on."""
     yield Move(f"carrier {i}: {text}", False, changed(s, i, **changes))
 
