@@ -19,7 +19,7 @@ from corekernel.errors import Denied, NoSuchService, ServiceError
 from corekernel.interface import copied
 from corekernel.port import Caller
 from corekernel.process_table import ProcessTable
-from corekernel.zygote import SpawnError
+from corekernel.spawned import SpawnError
 from services.stubs.core import CoreServer, UsageResult
 
 if TYPE_CHECKING:

@@ -4,11 +4,9 @@ A *client* is a process that calls services: one that attached, a program starte
 (services are clients of each other). The core learns who a client is from the host (credentials of its socket,
 a pidfd), never from what it says.
 
-Over its channel a client says `attach` once; then it may `open` a service that it may call (and gets the frames
-object), `bind` stacks to slots (in several services with one request, each with its own result), ask for a `buffer`
-for large payloads, or for a read-only `token`. The owner of the system may ask for more (`owner.py`). A malformed or
-refused request is answered with an error and changes nothing; a client that does not read its answers is cut off.
-When a client goes, all that was on its account goes.
+Over its channel a client says `attach` once; then it may ask for what any client may have (`requests.py`), and the
+owner of the system for more (`owner.py`). A malformed or refused request is answered with an error and changes nothing;
+a client that does not read its answers is cut off. When a client goes, all that was on its account goes.
 """
 
 from __future__ import annotations
@@ -16,20 +14,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from corekernel.attachment import SMALLEST_BUFFER, SessionDied
 from corekernel.channel import Channel, ChannelClosed, ChannelError, Message, MessageTooBig, close_all
-from corekernel.dispatcher import ABI_VERSION, MAX_SLOTS, Frames
-from corekernel.errors import Denied, HmkError, NoSuchService, TooBig
-from corekernel.objects import KernelObject, Kind, Rights
+from corekernel.dispatcher import ABI_VERSION
+from corekernel.errors import Denied, HmkError, NoSuchService
+from corekernel.objects import Kind
 from corekernel.owner import Owner, Request
-from corekernel.port import MAX_BULK_BYTES
-from corekernel.supervisor import BUSY, Instance, ServiceProcess, State
-from corekernel.zygote import Spawned
+from corekernel.requests import Opened, Requests, refusal
+from corekernel.spawned import Spawned
+from corekernel.supervisor import Instance, ServiceProcess, State
 
 if TYPE_CHECKING:
     from corekernel.kernel import Kernel
@@ -40,26 +35,6 @@ CLIENT_UIDS = 1000
 MAX_CLIENTS = 1000
 CLIENTS_PER_USER = 64
 STACK_KIB = {"c": 32, "python": 48}
-RETRY_SECONDS = 0.002
-SLOTS_AT_ONCE = 256
-
-_CODES = ((Denied, "denied"), (NoSuchService, "no-service"), (SessionDied, "died"), (TooBig, "too-big"))
-
-
-@dataclass(eq=False)
-class Opened:
-    """A client's frames object for one service, as the core holds it.
-
-    `slots` are those that ever had a stack: a caller may wait in one after its stack was taken back, and is to be woken
-    when the service dies. Which of them have one now only the pool knows.
-    """
-
-    instance: Instance
-    generation: int
-    made: KernelObject
-    frames: Frames
-    sent: bool = False
-    slots: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -98,10 +73,7 @@ class Clients:
         self.by_number: dict[int, Client] = {}
         self._next_client = FIRST_CLIENT
         self._requests: dict[str, Request] = {
-            "open": self._open,
-            "bind": self._bind,
-            "buffer": self._buffer,
-            "token": self._token,
+            **Requests(kernel).requests(),
             **Owner(kernel).requests(),
         }
 
@@ -189,7 +161,7 @@ class Clients:
         try:
             self._serve(client, message, fds)
         except HmkError as error:
-            self.answer(client, message, _refusal(error))
+            self.answer(client, message, refusal(error))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             self.answer(client, message, {"error": "bad-request", "text": f"malformed request: {error!r}"})
         finally:
@@ -206,6 +178,11 @@ class Clients:
         if handler is None:
             raise ValueError(f"unknown request {what!r}")
         handler(client, message, fds)
+
+    def again(self, client: Client, message: Message) -> None:
+        """Handle a request once more, unless who asked has gone."""
+        if self.by_number.get(client.number) is client:
+            self._handle(client, message, [])
 
     def answer(self, client: Client, request: Message, reply: Message, fds: list[int] | None = None) -> None:
         """Reply to a request; a client that does not read its replies is cut off."""
@@ -268,102 +245,6 @@ class Clients:
             raise Denied(f"{client.name or client.number} may not call {name}")
         return instance
 
-    def _open(self, client: Client, message: Message, fds: list[int]) -> None:
-        instance = self.instance_for(client, message["service"])
-        process = self._kernel.supervisor.process_of(instance.name)
-        if process.state is State.FAILED or process.state is State.STOPPED:
-            raise NoSuchService(f"service {instance.name} is down")
-        if process.state is not State.UP or instance.generation <= int(message.get("after", -1)):
-            self.answer(client, message, {"again": True})
-            return
-        opened = client.opened.get(instance.name)
-        if opened is None or opened.generation != instance.generation:
-            made = self._kernel.objects.create(
-                Kind.FRAMES, f"frames.{client.number}.{instance.name}", Frames.SIZE, client.number,
-                instance.generation,
-            )  # fmt: skip
-            opened = Opened(instance, instance.generation, made, Frames(made.fd))
-            client.opened[instance.name] = opened
-        fd = self._kernel.objects.grant(opened.made, client.number, Rights.WRITE)
-        self.answer(client, message, {"generation": opened.generation, "polled": instance.polled}, [fd])
-        os.close(fd)
-
-    def _current(self, client: Client, name: object, generation: int) -> Opened:
-        instance = self.instance_for(client, name)
-        opened = client.opened.get(instance.name)
-        if opened is None or opened.generation != generation:
-            raise SessionDied(f"that generation of {instance.name} is gone; open it first")
-        return opened
-
-    def _bind(self, client: Client, message: Message, fds: list[int]) -> None:
-        """Stacks for slots, by service; one that fails, fails alone. Answered when all have a result."""
-        wanted = {name: (int(e["generation"]), _slots(e["slots"])) for name, e in message["services"].items()}
-        if not wanted:
-            raise ValueError("no service to bind")
-        results: dict[str, Message] = {}
-
-        def bound(name: str, result: Message) -> None:
-            results[name] = result
-            if len(results) == len(wanted):
-                self.answer(client, message, {"services": results})
-
-        for name, (generation, slots) in wanted.items():
-            try:
-                opened = self._current(client, name, generation)
-            except HmkError as error:
-                bound(name, _refusal(error))
-            else:
-                self._kernel.pools.bind(client, opened, slots, partial(bound, name))
-
-    def _buffer(self, client: Client, message: Message, fds: list[int]) -> None:
-        opened = self._current(client, message["service"], int(message["generation"]))
-        slot, size = int(message["slot"]), int(message["size"])
-        if not SMALLEST_BUFFER <= size <= MAX_BULK_BYTES or size % 4096:
-            raise TooBig(f"a buffer takes {SMALLEST_BUFFER} to {MAX_BULK_BYTES} bytes, in whole pages")
-        if slot not in opened.slots:
-            raise Denied("that slot is not bound")
-        used = self._kernel.objects.usage(client.number, Kind.BUFFER)
-        if used + size > client.memory_limit:
-            raise TooBig(f"{used + size} bytes of buffers exceed the limit of {client.memory_limit}")
-        made = self._kernel.objects.create(Kind.BUFFER, f"buffer.{client.number}", size, client.number)
-        process = self._kernel.supervisor.process_of(opened.instance.name)
-
-        def shared(reply: Message) -> None:
-            if "error" in reply:
-                self._kernel.objects.release(made)
-                self._not_shared(client, message, str(reply["error"]))
-                return
-            if self.by_number.get(client.number) is not client:
-                return  # it has gone meanwhile, and the buffer with it
-            fd = self._kernel.objects.grant(made, client.number, Rights.WRITE)
-            self.answer(client, message, {"size": size}, [fd])
-            os.close(fd)
-            self._kernel.objects.hand_over(made)
-
-        fd = self._kernel.objects.grant(made, opened.instance.number, Rights.WRITE)
-        request = {"do": "buffer", "service": opened.instance.name, "client": client.number}
-        process.request({**request, "slot": slot, "size": size}, shared, [fd])
-        os.close(fd)
-
-    def _not_shared(self, client: Client, message: Message, why: str) -> None:
-        if why == BUSY:
-            self._kernel.loop.later(RETRY_SECONDS, lambda: self._retry(client, message))
-        else:
-            self.answer(client, message, {"error": why if why in ("died", "unbound") else "failed", "text": why})
-
-    def _retry(self, client: Client, message: Message) -> None:
-        if self.by_number.get(client.number) is client:
-            self._handle(client, message, [])
-
-    def _token(self, client: Client, message: Message, fds: list[int]) -> None:
-        """A read-only token of the process table."""
-        if message["object"] != "processes":
-            raise NoSuchService(f"no public object {message['object']!r}")
-        fd = self._kernel.objects.grant(self._kernel.process_object, client.number, Rights.READ)
-        made = self._kernel.process_object
-        self.answer(client, message, {"object": made.number, "size": made.size}, [fd])
-        os.close(fd)
-
     def gone(self, client: Client) -> None:
         """A client has ended or closed its channel: nothing of it stays."""
         if self.by_number.get(client.number) is not client:
@@ -405,18 +286,6 @@ class Clients:
 def printable(name: str) -> str:
     """At most 32 characters that are one byte each wherever the name is shown."""
     return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in name[:32])
-
-
-def _slots(numbers: Iterable[Any]) -> list[int]:
-    slots = sorted({int(number) for number in numbers})
-    if len(slots) > SLOTS_AT_ONCE or not all(0 <= slot < MAX_SLOTS for slot in slots):
-        raise ValueError(f"slots must be at most {SLOTS_AT_ONCE} numbers below {MAX_SLOTS}")
-    return slots
-
-
-def _refusal(error: HmkError) -> Message:
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), "failed")
-    return {"error": code, "text": str(error)}
 
 
 def _host_pid(pidfd: int | None, fallback: int) -> int:

@@ -21,7 +21,7 @@ from corekernel.channel import Channel, Message
 from corekernel.clients import Clients
 from corekernel.composition import Composition, Isolation, Language, Pool, Service
 from corekernel.confine import Confinement
-from corekernel.dispatcher import Mapping, Variant, WaitPolicy, cpus, measure_tick_khz
+from corekernel.dispatcher import Variant, WaitPolicy, cpus, measure_tick_khz
 from corekernel.host import Host
 from corekernel.loop import Loop
 from corekernel.objects import KernelObject, Kind, ObjectTable
@@ -31,9 +31,11 @@ from corekernel.process_table import SIZE as PROCESS_TABLE_SIZE
 from corekernel.process_table import ProcessTable
 from corekernel.programs import Programs
 from corekernel.serial import Serial
+from corekernel.shared import Mapping
+from corekernel.spawned import Spawned, ZygoteDied
 from corekernel.supervisor import HANG_PERIOD, Instance, ServiceProcess, Supervisor
 from corekernel.timer import Timers
-from corekernel.zygote import Spawned, Zygote, ZygoteDied
+from corekernel.zygote import Zygote
 
 FIRST_SERVICE_UID = 61000
 STOP_SECONDS = 1.0

@@ -27,8 +27,9 @@ from corekernel.supervisor import BUSY, Instance, State
 from services.stubs.memmgr import MemmgrClient
 
 if TYPE_CHECKING:
-    from corekernel.clients import Client, Opened
+    from corekernel.clients import Client
     from corekernel.kernel import Kernel
+    from corekernel.requests import Opened
 
 RETRY_SECONDS = 0.002
 RECLAIM_SECONDS = 0.5

@@ -21,7 +21,8 @@ from corekernel.clients import CLIENT_UIDS, FIRST_CLIENT_UID, Client
 from corekernel.confine import Confinement
 from corekernel.errors import TooBig
 from corekernel.process_table import ENDED, LIVE
-from corekernel.zygote import Spawned, Zygote
+from corekernel.spawned import Spawned
+from corekernel.zygote import Zygote
 
 if TYPE_CHECKING:
     from corekernel.kernel import Kernel

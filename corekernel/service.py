@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from corekernel.condition import Condition
-from corekernel.dispatcher import Mapping as ObjectMapping
 from corekernel.errors import NoSuchService
 from corekernel.port import HandlerTable, Port
+from corekernel.shared import Mapping as ObjectMapping
 
 
 @runtime_checkable

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from corekernel.channel import Channel, ChannelClosed, ChannelError, ChannelFull, Message
 from corekernel.composition import Isolation, Language, PlacementKind, Service
 from corekernel.confine import Confinement
-from corekernel.dispatcher import Mapping, PoolPage
 from corekernel.objects import KernelObject, Kind, Rights
 from corekernel.sched import ANYWHERE, FREE, NO_POLLER, PINNED, SAME_CORE, poller_cpu
-from corekernel.zygote import Spawned
+from corekernel.shared import Mapping, PoolPage
+from corekernel.spawned import Spawned
 
 if TYPE_CHECKING:
     from corekernel.clients import Client

@@ -49,6 +49,7 @@ from corekernel.cgroups import Group, Groups
 from corekernel.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, Message, encode
 from corekernel.confine import Confinement
 from corekernel.errors import HmkError
+from corekernel.spawned import Spawned, SpawnError, ZygoteDied, born, failure
 from corekernel.zygote_child import FIRST_FD, be_first
 
 MAX_GIVEN = MAX_DESCRIPTORS - 3
@@ -57,68 +58,6 @@ PRELOAD_SECONDS = 60.0
 
 _NUMBERS_END = 512  # a program may be given descriptors below this number
 _ATTEMPTS = 3  # spares in a row that may turn out dead
-
-
-class ZygoteDied(HmkError):
-    """The zygote is gone; `Zygote.restart` makes another."""
-
-
-class SpawnError(HmkError, OSError):
-    """The process could not be started: `errno`, `strerror`, and `filename` where a path is to blame."""
-
-    def __init__(self, number: int, text: str, path: str | None = None) -> None:
-        OSError.__init__(self, number, text, path)
-
-
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """A process of the system, child of the core. The holder closes `pidfd`.
-
-    Attributes:
-        pid: its pid in the core's namespace.
-        pidfd: readable when it has ended.
-        host_pid: its pid in the host's /proc.
-        group: its control group, to be retired when it has ended; None where there is none.
-    """
-
-    pid: int
-    pidfd: int
-    host_pid: int
-    group: Group | None = None
-
-    def reap(self, block: bool = True) -> int | None:
-        """Collect its end: exit status, or minus the signal; None while it runs or if collected already."""
-        try:
-            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | (0 if block else os.WNOHANG))
-        except ChildProcessError:
-            return None
-        if result is None:
-            return None
-        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-
-    def kill(self) -> None:
-        """Send SIGKILL, if it still lives."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-
-def _born(channel: Channel, seconds: float, group: Group | None = None) -> Spawned:
-    """Receive a zygote's introduction, or raise what prevented it."""
-    try:
-        message, fds = channel.recv(seconds)
-    except TimeoutError as error:
-        raise SpawnError(errno.ETIMEDOUT, "no zygote was born in time") from error
-    except ChannelClosed as error:
-        raise ZygoteDied("the zygote died") from error
-    if "error" in message:
-        raise _failure(message)
-    return Spawned(message["pid"], fds[0], message["host"], group)
-
-
-def _failure(message: Message) -> SpawnError:
-    return SpawnError(message["errno"], message["error"], message["path"])
 
 
 @dataclass(slots=True)
@@ -163,7 +102,7 @@ class _Seat:
             return
         except TimeoutError as error:
             raise SpawnError(errno.ETIMEDOUT, "the process did not start in time") from error
-        raise _failure(message)
+        raise failure(message)
 
 
 @dataclass(slots=True)
@@ -182,7 +121,7 @@ class _Order:
     def seat(self) -> _Seat:
         """The zygote, once born."""
         try:
-            seat = _Seat(self.channel, _born(self.channel, START_SECONDS, self.group))
+            seat = _Seat(self.channel, born(self.channel, START_SECONDS, self.group))
         except BaseException:
             self.cancel()
             raise
@@ -201,7 +140,7 @@ def _first(modules: Iterable[str], view: Iterable[Path]) -> _Seat:
         be_first(theirs, core, modules, view)
     theirs.close()
     try:
-        return _Seat(ours, _born(ours, PRELOAD_SECONDS))
+        return _Seat(ours, born(ours, PRELOAD_SECONDS))
     except BaseException:
         ours.close()
         os.kill(pid, signal.SIGKILL)

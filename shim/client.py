@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from corekernel import boot, dispatcher
-from corekernel.attachment import NORMAL, Attachment, RemotePort
+from corekernel import boot, shared
+from corekernel.attachment import NORMAL, Attachment
 from corekernel.channel import Channel, Message
 from corekernel.errors import NoSuchService
 from corekernel.port import Payload, Registers, Reply
 from corekernel.process_table import ProcessRecord, ProcessTable
+from corekernel.remote_port import RemotePort
 from services import stubs
 from services.stubs.core import CoreClient
 from services.stubs.example import ExampleClient
@@ -156,7 +157,7 @@ class System:
         if self._table is None:
             reply, fds = self.attachment.ask({"do": "token", "object": "processes"})
             try:
-                mapping = dispatcher.Mapping(fds[0], int(reply["size"]), writable=False)
+                mapping = shared.Mapping(fds[0], int(reply["size"]), writable=False)
             finally:
                 os.close(fds[0])
             self._table = ProcessTable(mapping.memory)

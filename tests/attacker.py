@@ -21,8 +21,8 @@ from typing import Any
 
 import shim
 from corekernel._dispatcher import ffi, lib
-from corekernel.attachment import Session
 from corekernel.dispatcher import Link
+from corekernel.session import Session
 from shim.client import System
 from tests.processes import Child, Tell, until
 from tests.systems import CALL_SECONDS, Box

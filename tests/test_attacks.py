@@ -18,8 +18,8 @@ import time
 import pytest
 
 from corekernel._dispatcher import ffi, lib
-from corekernel.dispatcher import SLOT_BYTES
 from corekernel.errors import HmkError, Status
+from corekernel.shared import SLOT_BYTES
 from shim.client import System
 from tests.attacker import (
     FUTEX_REQUEUE,

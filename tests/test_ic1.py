@@ -19,8 +19,9 @@ from bench.hmk.client import CClient, Task
 from corekernel import dispatcher
 from corekernel._dispatcher import ffi
 from corekernel.cli import status
-from corekernel.dispatcher import SLOT_BYTES, Frames, Link
+from corekernel.dispatcher import Link
 from corekernel.errors import DeadlineExceeded, ServiceDied, Status
+from corekernel.shared import MAX_SLOTS, SLOT_BYTES, Frames
 from shim.client import System
 from tests.attacker import Body, Forger, beside, bound_links, result_of, scribble, stranger, unharmed
 from tests.callers import MEGABYTE, caller, in_threads
@@ -277,8 +278,8 @@ def test_a_handler_that_crashes_ends_the_calls_of_all_and_the_system_goes_on(sys
 
 def bitmap(frames: Frames) -> memoryview:
     """The ready bitmap of a session, as its client may write it."""
-    words = frames.mapping.memory[dispatcher.MAX_SLOTS * SLOT_BYTES :]
-    return words[: dispatcher.MAX_SLOTS // 8].cast("Q")
+    words = frames.mapping.memory[MAX_SLOTS * SLOT_BYTES :]
+    return words[: MAX_SLOTS // 8].cast("Q")
 
 
 def scribbler(service: str, seed: int) -> Body:

@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from corekernel import dispatcher
-from corekernel.dispatcher import CarrierPool, Frames, Mapping, PoolPage, WaitPolicy
+from corekernel.dispatcher import CarrierPool, WaitPolicy
 from corekernel.native import build
 from corekernel.port import Handler
+from corekernel.shared import Frames, Mapping, PoolPage
 from tests.forked import run_forked
 
 HERE = Path(__file__).parent / "native"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corekernel import dispatcher
-from corekernel.dispatcher import HISTOGRAM
+from corekernel.shared import HISTOGRAM
 from services.stubs.bench_echo import BenchEchoClient
 from tests.processes import Facts, until
 from tests.systems import Boots, Box

@@ -189,8 +189,9 @@ def test_the_least_recently_used_stack_is_taken_first(system: Boots) -> None:
     assert pool(box)["reserved"] == 1
 
 
+@pytest.mark.parametrize("size", [200, 8000])  # inline, and by a buffer that goes with the stack
 @pytest.mark.parametrize("service", ["echo", "cecho"])
-def test_many_threads_share_few_stacks_and_every_call_completes(system: Boots, service: str) -> None:
+def test_many_threads_share_few_stacks_and_every_call_completes(system: Boots, service: str, size: int) -> None:
     box = system(text=FEW.format(service, 2))
     attached = box.attach()
     meeting = together(32)
@@ -198,7 +199,7 @@ def test_many_threads_share_few_stacks_and_every_call_completes(system: Boots, s
     def body(number: int) -> None:
         for turn in range(6):
             meeting.wait()
-            data = bytes([number, turn]) * 100
+            data = bytes([number, turn]) * (size // 2)
             assert attached.client(service).echo(data) == data
 
     in_threads(32, body)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from corekernel._dispatcher import ffi
-from corekernel.dispatcher import Frames
 from corekernel.errors import CallError
+from corekernel.shared import Frames
 from shim.client import System
 from tests.attacker import Body, Forger, bound_links, result_of, stranger, unharmed
 from tests.processes import Facts, Tell, until

@@ -16,7 +16,8 @@ import pytest
 from corekernel import namespaces
 from corekernel.channel import Channel
 from corekernel.confine import Confinement
-from corekernel.zygote import Spawned, SpawnError, Zygote
+from corekernel.spawned import Spawned, SpawnError
+from corekernel.zygote import Zygote
 from tests.forked import UID, as_root, become_nobody, run_forked
 from tests.zygotes import CLIENT, HERE, OPEN, SERVICE, ask, ended, in_core, run_client, serve_echo
 

@@ -12,7 +12,8 @@ import pytest
 
 from corekernel import namespaces
 from corekernel.confine import Confinement
-from corekernel.zygote import SpawnError, Zygote, ZygoteDied
+from corekernel.spawned import SpawnError, ZygoteDied
+from corekernel.zygote import Zygote
 from tests.forked import as_root, become_nobody, run_forked
 from tests.zygotes import HERE, SERVICE, ask, ended, in_core, offspring, serve_echo
 

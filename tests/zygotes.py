@@ -12,7 +12,8 @@ from typing import Any
 
 from corekernel.channel import Channel, ChannelClosed
 from corekernel.confine import Confinement
-from corekernel.zygote import Spawned, Zygote
+from corekernel.spawned import Spawned
+from corekernel.zygote import Zygote
 from tests.forbidden import attempt_all
 from tests.forked import UID, as_root, run_forked
 

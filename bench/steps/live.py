@@ -26,8 +26,8 @@ from bench.placement import PlacementError, pin, placement
 from bench.steps.loops import MIB
 from bench.steps.probes import Effort, Probe, Samples, add, interleaved
 from corekernel import dispatcher
-from corekernel.attachment import Held
 from corekernel.errors import DeadlineExceeded, ServiceDied
+from corekernel.session import Held
 from shim.client import System
 
 PATIENCE_S = 30.0

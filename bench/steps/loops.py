@@ -28,9 +28,10 @@ from bench.placement import Placement, PlacementError, pin, placement
 from bench.steps.probes import Effort, Probe, Samples, add, interleaved
 from corekernel import dispatcher, namespaces
 from corekernel._dispatcher import ffi
-from corekernel.dispatcher import Frames, Link, StraightPath, WaitPolicy
+from corekernel.dispatcher import Link, StraightPath, WaitPolicy
 from corekernel.port import Payload, Registers, Reply
 from corekernel.service import Environment
+from corekernel.shared import Frames
 from services.stubs.bench_echo import BenchEchoClient
 
 Way: TypeAlias = tuple[int, int, int]  # how the other is awaited (STEPS_SPIN, ...), fields, lines

@@ -14,9 +14,9 @@ from __future__ import annotations
 import time
 
 from bench.echo.service import Service as Echo
-from corekernel.attachment import RemotePort
 from corekernel.errors import HmkError
 from corekernel.port import Caller
+from corekernel.remote_port import RemotePort
 from corekernel.service import Environment
 
 HOLD, HOLD_SECONDS = 7, 20.0
