@@ -158,7 +158,7 @@ def _leave_terminal() -> None:
 
 def _keep(name: str, launcher: int | None, core: Callable[[], None]) -> NoReturn:
     """The keeper's life: fork the core, wait for its end or its launcher's, and leave nothing of it behind."""
-    os.setsid()
+    namespaces.leave_terminal()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     keeper = os.getpid()

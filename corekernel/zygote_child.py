@@ -110,7 +110,7 @@ def _run_entry(entry: Entry, spec: dict[str, Any], fds: list[int]) -> int:
 
 
 def _run_service(request: Message, wanted: Confinement, status: Channel) -> int:
-    os.setsid()  # a terminal's signals are for the core, which then stops services in order
+    os.setpgid(0, 0)  # signals to the core's group are for the core, which then stops services in order
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     entry = _find_entry(request["entry"])
     confine.apply(wanted)

@@ -57,7 +57,7 @@ def test_a_service_gets_exactly_what_it_is_given() -> None:
     assert found["inheritable"] == []
     assert found["contents"] == [f"page{i}" for i in range(5)]
     assert [found["parent"], found["pid"]] == found["expected"]
-    assert (found["null"], found["session"], found["threads"], found["cwd"]) == (True, True, 1, "/")
+    assert (found["null"], found["group"], found["threads"], found["cwd"]) == (True, True, 1, "/")
 
 
 @pytest.mark.parametrize("unprivileged", [False, True], ids=["root", "nobody"])

@@ -12,6 +12,7 @@ idle threads all the time, and yet no call may fail.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 import time
 from array import array
@@ -104,6 +105,8 @@ def _bind_all(booted: Booted, side: str, count: int, start: Start) -> Growth:
     system = shim.attach(booted.name)
     _call_each(system, side)
     crowd = Crowd(count, lambda _: lambda: _call_each(system, side))
+    gc.collect()
+    gc.freeze()  # this process is a fork: a collection would copy what it shares with its parent, and no stack costs that
     start()
     parked = meminfo_kib()
     time.sleep(DRIFT_S)

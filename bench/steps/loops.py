@@ -241,7 +241,6 @@ def _pong(cpu: int | None, way: Way) -> Iterator[Any]:
     child = os.fork()
     if child == 0:
         namespaces.die_with_parent(parent)
-        os.setsid()  # like a service: the host may schedule each session as a group
         pin(cpu)
         os.write(ready, b"!")
         native().steps_pong(area, *way)
