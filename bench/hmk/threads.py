@@ -106,7 +106,7 @@ def _bind_all(booted: Booted, side: str, count: int, start: Start) -> Growth:
     _call_each(system, side)
     crowd = Crowd(count, lambda _: lambda: _call_each(system, side))
     gc.collect()
-    gc.freeze()  # this process is a fork: a collection would copy what it shares with its parent, and no stack costs that
+    gc.freeze()  # a collection would copy what this fork shares with its parent: no stack costs that
     start()
     parked = meminfo_kib()
     time.sleep(DRIFT_S)
