@@ -228,9 +228,7 @@ class Kernel:
         self.loop.later(sched.next_period(load), self._look_at_load)
 
     def _dedicated(self) -> list[int]:
-        instances = self.supervisor.instances.values()
-        placed = [i.spec.placement.cpu for i in instances if i.spec.placement.cpu is not None]
-        return placed + [i.poll_cpu for i in instances if i.polled]
+        return [instance.poll_cpu for instance in self.supervisor.instances.values() if instance.polled]
 
     def _watch_zygotes(self) -> None:
         """Replace a zygote as soon as it dies: the other one repairs the loss."""

@@ -43,6 +43,9 @@ static void begin_trial(struct hmk_carrier *carrier, uint64_t now) {
   carrier->before = now - carrier->met_at;
   carrier->met_at = now;
   carrier->trial = PROMOTE_AFTER;
+  /* The caller runs when we leave this CPU, and calls again. Told where we are, it waits awake until we have arrived; asleep,
+   * it would be woken from there, and the host might have it follow us. */
+  HMK_SET(carrier->slot->leg[0].carrier_cpu, target);
   hmk_set_affinity(target, pool->policy->cpus);
 }
 
@@ -64,7 +67,7 @@ static void consider_promotion(struct hmk_carrier *carrier) {
   }
   if (carrier->caller_cpu != carrier->cpu) {
     carrier->together = 0;
-    if (++carrier->apart == SETTLED_AFTER) carrier->trial_pause = 0;
+    if (++carrier->apart == SETTLED_AFTER) carrier->trial_pause = carrier->no_trial_until = 0;
     return;
   }
   carrier->apart = 0;
