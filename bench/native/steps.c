@@ -187,7 +187,9 @@ static int64_t step_once(enum steps_step step, uint32_t length, const struct hmk
       clock_gettime(CLOCK_MONOTONIC, &now);
       break;
     case STEPS_GATE:
-      return hmk_gate_enter(&carrier);
+      if (hmk_gate_enter(&carrier)) return 1;
+      hmk_gate_inside(&carrier);
+      return hmk_gate_outside(&carrier);
     case STEPS_PLACE:
       place_settled();
       break;

@@ -109,8 +109,7 @@ struct hmk_pool {
   /* the gate: gate.c */
   _Atomic(struct hmk_carrier *) last; /* in line; NULL nobody */
   uint64_t first_since; /* the first in line has waited since then; 0 nobody has */
-  uint32_t
-      inside; /* 1 + the CPU on which a handler holds the interpreter's lock, or had it when last heard of; 0 none */
+  uint32_t inside; /* 1 + the CPU of who has the interpreter's lock, or is about to, as far as is known; 0 nobody */
 };
 
 void hmk_observe(struct hmk_pool *pool, const struct hmk_context *context, uint32_t cpu, uint64_t started,
@@ -129,6 +128,8 @@ void hmk_poller_leave(struct hmk_carrier *carrier);
 
 int hmk_gate_taken(struct hmk_pool *pool);
 int hmk_gate_enter(struct hmk_carrier *carrier);
+void hmk_gate_inside(struct hmk_carrier *carrier);
+int hmk_gate_outside(struct hmk_carrier *carrier);
 void hmk_gate_leave(struct hmk_carrier *carrier);
 
 void hmk_python_begin(struct hmk_carrier *carrier);

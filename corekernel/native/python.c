@@ -28,13 +28,14 @@ static PyObject *no_registers, *no_payload;
 void hmk_python_enter(struct hmk_carrier *carrier, int in_line) {
   in_line = in_line && hmk_gate_enter(carrier);
   PyEval_RestoreThread(carrier->python_state);
-  HMK_SET(carrier->pool->inside, carrier->cpu + 1);
+  hmk_gate_inside(carrier);
   if (in_line) hmk_gate_leave(carrier);
 }
 
 void hmk_python_leave(struct hmk_carrier *carrier) {
-  HMK_SET(carrier->pool->inside, 0);
+  int awaited = hmk_gate_outside(carrier);
   PyEval_SaveThread();
+  if (awaited) hmk_wake(&carrier->pool->inside);
 }
 
 /* ---- messages ---- */

@@ -6,7 +6,7 @@
  * fall asleep. Then they must get in in that order. After that each goes its rounds as its seed has it: plain calls and
  * some of the high class; handlers that call out and come back, that let go of the lock and take it again by themselves,
  * or that hold it until somebody in line sleeps. Disturbed, signals end sleeps all the while; calm, nothing but its turn
- * wakes a sleeper. What the lock protects, and what only the first in line may touch, are plain variables:
+ * wakes a sleeper in line. What the lock protects, and what only the first in line may touch, are plain variables:
  * ThreadSanitizer sees whether the two exclude.
  */
 #include <pthread.h>
@@ -54,15 +54,16 @@ static void enter(struct hmk_carrier *carrier, int high) {
   int in_line = !high && hmk_gate_enter(carrier);
   if (in_line) firsts++;
   take(carrier);
-  HMK_SET(pool.inside, carrier->cpu + 1);
+  hmk_gate_inside(carrier);
   lined_up += (uint64_t)in_line;
   passed += (uint64_t)(!in_line && !high);
   if (in_line) hmk_gate_leave(carrier);
 }
 
 static void leave_lock(struct hmk_carrier *carrier) {
-  HMK_SET(pool.inside, 0);
+  int awaited = hmk_gate_outside(carrier);
   give(carrier);
+  if (awaited) hmk_wake(&pool.inside);
 }
 
 /* ---- rounds ---- */
@@ -141,7 +142,7 @@ static void disturb(const pthread_t *threads) {
 static void on_signal(int signal) { (void)signal; }
 
 int main(int argc, char **argv) {
-  static struct hmk_carrier self = {.cpu = 1};
+  static struct hmk_carrier self = {.pool = &pool, .cpu = 1};
   pthread_t threads[CARRIERS];
   struct sigaction action = {.sa_handler = on_signal};
   CHECK(argc == 5);

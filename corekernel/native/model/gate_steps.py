@@ -28,6 +28,7 @@ class Carrier(NamedTuple):
     in_line: bool = False
     other: int = NOBODY  # `before` of line_up, `next` of hmk_gate_leave
     out: bool = False  # it gives the lock back to call out, not to end its call
+    wakes: bool = False  # when it has given the lock back, it wakes who sleeps on `inside`
     high: bool = False
 
 
@@ -38,6 +39,7 @@ class State(NamedTuple):
     last: int = NOBODY
     timed: bool = False  # first_since is set
     inside: bool = False
+    awaited: bool = False  # the flag in `inside`
     holder: int = NOBODY  # of the interpreter's lock
     # ghosts
     line: tuple[int, ...] = ()
@@ -99,17 +101,19 @@ def out(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def enter(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In may_pass: load first_since and compare; until it is surely long ago, both answers are possible."""
+    """In passes: load first_since and compare; until it is surely long ago, both answers are possible."""
     late = s.timed and "passes for ever" not in sc.wrong
     if late:
         yield from must("may not pass", s, i, at="line")
     if not late or not s.long:
-        yield from must("may pass, if the lock is free", s, i, at="enter.inside")
+        yield from must("may pass, if the lock is free", s, i, at="enter.claim")
 
 
-def enter_inside(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In may_pass: load `inside`."""
-    return must("sees the lock taken" if s.inside else "passes", s, i, at="line" if s.inside else "lock")
+def enter_claim(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In passes: claim `inside` by compare-and-swap."""
+    if s.inside:
+        return must("sees the lock taken", s, i, at="line")
+    return must("passes", s._replace(inside=True), i, at="lock")
 
 
 def line(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
@@ -179,9 +183,39 @@ def _woken(sc: Scenario) -> str:
     return "come" if "sleeps only once" in sc.wrong else "sleep.load"
 
 
+# ---- first in line: await_inside() ----
+
+
 def come(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In hmk_gate_enter: store first_since. What await_inside looks at changes nothing."""
-    return must("has its turn", s._replace(timed=True), i, at="lock")
+    """In hmk_gate_enter: store first_since."""
+    return must("has its turn", s._replace(timed=True), i, at="claim")
+
+
+def claim(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """Claim `inside` by compare-and-swap, or see that it is taken."""
+    if not s.inside:
+        return must("claims the lock", s._replace(inside=True), i, at="lock")
+    return must("sees the lock taken", s, i, at="claim.futex" if s.awaited else "claim.flag")
+
+
+def claim_flag(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """Set AWAITED by compare-and-swap."""
+    if s.inside or "flags by store" in sc.wrong:
+        return must("sets AWAITED", s._replace(inside=True, awaited=True), i, at="claim.futex")
+    return must("AWAITED swap fails", s, i, at="claim")
+
+
+def claim_futex(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """futex_wait on `inside`: compare and block, one step of the kernel."""
+    if s.inside and s.awaited:
+        return must("sleeps until the lock is free", s, i, at="claim.sleeping")
+    return must("futex says EAGAIN", s, i, at="claim")
+
+
+def claim_sleeping(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In futex_wait: a signal ends it, and the clock does. Only where handlers block can anybody count on the clock."""
+    yield from may("wakes spuriously", s, i, at="claim")
+    yield from (must if sc.blocks else may)("has slept for too long", s, i, at="lock")
 
 
 # ---- the interpreter's lock: hmk_python_enter(), hmk_python_leave() ----
@@ -201,9 +235,10 @@ def lock(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
 
 
 def inside(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
-    """In hmk_python_enter: store `inside`, then leave the line."""
+    """In hmk_gate_inside: say so in `inside`, and keep its flag; then leave the line."""
     leaves = c.in_line and "keeps its place" not in sc.wrong
-    return must("is inside", s._replace(inside=True), i, at=_leave(sc) if leaves else "handler")
+    after = s._replace(inside=True, awaited=s.awaited and "forgets who waits" not in sc.wrong)
+    return must("is inside", after, i, at=_leave(sc) if leaves else "handler")
 
 
 def _leave(sc: Scenario) -> str:
@@ -212,12 +247,22 @@ def _leave(sc: Scenario) -> str:
 
 def handler(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     """The handler ends; or it calls out (`finish` in python.c), or blocks and lets go of the lock by itself."""
-    yield from must("is about to reply", s._replace(inside=False), i, at="release")
-    if sc.calls_out:
-        left = s if "calls out inside" in sc.wrong else s._replace(inside=False)
-        yield from may("calls out", left, i, at="release", out=True)
+    yield from must("is about to reply", _outside_of(s), i, at="release", wakes=_wakes(s, sc))
+    if sc.calls_out and "calls out inside" in sc.wrong:
+        yield from may("calls out", s, i, at="release", out=True)
+    elif sc.calls_out:
+        yield from may("calls out", _outside_of(s), i, at="release", out=True, wakes=_wakes(s, sc))
     if sc.blocks:
         yield from may("blocks", s._replace(holder=NOBODY), i, at="blocked")
+
+
+def _outside_of(s: State) -> State:
+    """In hmk_gate_outside: exchange `inside`."""
+    return s._replace(inside=False, awaited=False)
+
+
+def _wakes(s: State, sc: Scenario) -> bool:
+    return s.awaited and "wakes nobody inside" not in sc.wrong
 
 
 def release(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
@@ -225,7 +270,18 @@ def release(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
     s = s._replace(holder=NOBODY)
     if c.in_line:
         return must("gives the lock back, still in line", s, i, at=_leave(sc))
+    if c.wakes:
+        return must("gives the lock back", s, i, at="release.wake")
     return must("gives the lock back", s, i, **_outside(c))
+
+
+def release_wake(s: State, i: int, c: Carrier, sc: Scenario) -> Moves:
+    """In hmk_python_leave: futex_wake on `inside`, where the first in line may sleep."""
+    asleep = [j for j, other in enumerate(s.carriers) if other.at == "claim.sleeping"]
+    for j in asleep:
+        yield from must(f"wakes {j}", changed(s, j, at="claim"), i, wakes=False, **_outside(c))
+    if not asleep:
+        yield from must("wakes nobody", s, i, wakes=False, **_outside(c))
 
 
 def _outside(c: Carrier) -> dict[str, object]:
@@ -347,7 +403,7 @@ def _left(c: Carrier, sc: Scenario) -> dict[str, object]:
 STEPS: Mapping[str, Step] = {
     "out": out,
     "enter": enter,
-    "enter.inside": enter_inside,
+    "enter.claim": enter_claim,
     "line": line,
     "line.load": line_load,
     "line.join": line_join,
@@ -358,10 +414,15 @@ STEPS: Mapping[str, Step] = {
     "futex": futex,
     "sleeping": sleeping,
     "come": come,
+    "claim": claim,
+    "claim.flag": claim_flag,
+    "claim.futex": claim_futex,
+    "claim.sleeping": claim_sleeping,
     "lock": lock,
     "inside": inside,
     "handler": handler,
     "release": release,
+    "release.wake": release_wake,
     "called out": called_out,
     "back.lock": back_lock,
     "back.release": back_release,
