@@ -22,7 +22,8 @@ U64_MAX: Final = (1 << 64) - 1
 SIGN_BIT: Final = 1 << 63
 EMPTY: Final[Reply] = ((), b"")
 
-# Generated code copies through this name because an argument may itself be called `bytes`.
+# Generated code uses these names because an argument may itself be called `bytes`.
+Bytes = bytes
 copied = bytes
 
 

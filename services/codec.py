@@ -96,7 +96,8 @@ def encode(fields: tuple[Field, ...], values: list[str]) -> Encoding:
     setup, excesses, registers, contents = [], [], [], []
     for field, value in zip(fields, values, strict=True):
         if field.kind in (Kind.STR, Kind.BUFFER):
-            setup.append(f"{field.name}_ = " + (f"{value}.encode()" if field.kind is Kind.STR else f"_flat({value})"))
+            flat = f"{value}.encode()" if field.kind is Kind.STR else _unless_bytes(value, "{}", "_flat({})")
+            setup.append(f"{field.name}_ = {flat}")
             value = f"{field.name}_"
         if field.kind.has_contents:
             excesses.append(f"len({value}) > {field.limit}")
@@ -107,6 +108,13 @@ def encode(fields: tuple[Field, ...], values: list[str]) -> Encoding:
     payload = contents[0] if len(contents) == 1 else f'b"".join(({", ".join(contents)}))' if contents else 'b""'
     comma = "," if len(registers) == 1 else ""
     return Encoding(setup, excesses, f"({', '.join(registers)}{comma})", payload)
+
+
+def _unless_bytes(source: str, plain: str, other: str) -> str:
+    """An expression with a short way for bytes, which most payloads are; a part of a payload is never bytes."""
+    if not source.isidentifier():
+        return other.format(source)
+    return f"{plain.format(source)} if {source}.__class__ is _Bytes else {other.format(source)}"
 
 
 def _encoded(kind: Kind, value: str) -> str:
@@ -129,8 +137,8 @@ class Decoding:
     values: list[str]
 
 
-def decode(fields: tuple[Field, ...], prefix: str, buffer: str) -> Decoding:
-    """Decode the locals PREFIXregisters and PREFIXpayload; `buffer` says how to hand on a buffer."""
+def decode(fields: tuple[Field, ...], prefix: str, plain: str, buffer: str) -> Decoding:
+    """Decode the locals PREFIXregisters and PREFIXpayload; how to hand on a buffer that is bytes, and any other."""
     registers, payload = f"{prefix}registers", f"{prefix}payload"
     lengths = [f"{registers}[{index}]" for index, field in enumerate(fields) if field.kind.has_contents]
     faults = [f"len({registers}) != {len(fields)}" if fields else registers]
@@ -139,7 +147,7 @@ def decode(fields: tuple[Field, ...], prefix: str, buffer: str) -> Decoding:
     setup, sources = _slices(lengths, prefix)
     remaining = iter(sources)
     values = [
-        _decoded(field.kind, next(remaining) if field.kind.has_contents else f"{registers}[{index}]", buffer)
+        _decoded(field.kind, next(remaining) if field.kind.has_contents else f"{registers}[{index}]", plain, buffer)
         for index, field in enumerate(fields)
     ]
     return Decoding(faults, setup, values)
@@ -162,7 +170,7 @@ def _largest(field: Field) -> int:
     return 1 if field.kind is Kind.BOOL else field.limit
 
 
-def _decoded(kind: Kind, source: str, buffer: str) -> str:
+def _decoded(kind: Kind, source: str, plain: str, buffer: str) -> str:
     match kind:
         case Kind.U64:
             return source
@@ -173,8 +181,8 @@ def _decoded(kind: Kind, source: str, buffer: str) -> str:
         case Kind.STR:
             return f"_text({source})"
         case Kind.BYTES:
-            return f"_copied({source})"
-    return buffer.format(source)
+            return _unless_bytes(source, "{}", "_copied({})")
+    return _unless_bytes(source, plain, buffer)
 
 
 def raise_if(tests: list[str], error: str, text: str) -> list[str]:

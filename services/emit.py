@@ -38,7 +38,7 @@ _IMPORTS = {
     "corekernel.interface": ("EMPTY", "SIGN_BIT", "U64_MAX", "InterfaceInfo", "OperationInfo"),
     "corekernel.port": ("Caller", "HandlerTable", "Payload", "Port", "Registers", "Reply"),
 }
-_HELPERS = ("copied", "flat", "text")
+_HELPERS = ("Bytes", "copied", "flat", "text")
 _BUFFER_NOTE = (
     "`{name}` is a read-only view of memory that may be shared with the caller, who can change it under you: "
     "copy once what you check."
@@ -159,7 +159,7 @@ def _client(interface: Interface, camel: str) -> list[str]:
 def _client_method(interface: Interface, operation: Operation) -> list[str]:
     name = f"{interface.name}.{operation.name}"
     encoding = encode(operation.arguments, [field.name for field in operation.arguments])
-    decoding = decode(operation.returns, "_", "_copied({})")
+    decoding = decode(operation.returns, "_", "{}", "_copied({})")
     call = fold("self._port.call(", _call_arguments(operation, encoding), ")")
     body = [*encoding.setup, *raise_if(encoding.excesses, "TooBig", f"{name}: an argument is out of range")]
     if operation.returns:
@@ -244,7 +244,7 @@ def _is_buffer(field: Field) -> bool:
 
 def _serve_method(interface: Interface, operation: Operation) -> list[str]:
     name = f"{interface.name}.{operation.name}"
-    decoding = decode(operation.arguments, "", "memoryview({}).toreadonly()")
+    decoding = decode(operation.arguments, "", "memoryview({})", "memoryview({}).toreadonly()")
     handler = fold(f"self.{operation.name}(", ["caller", *decoding.values], ")", depth=3)
     handler[0] = f"result = {handler[0]}" if operation.returns else handler[0]
     body = [

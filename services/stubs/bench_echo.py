@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from corekernel.errors import BadFrame, ServiceError, TooBig, WouldWait
 from corekernel.interface import EMPTY, InterfaceInfo, OperationInfo
+from corekernel.interface import Bytes as _Bytes
 from corekernel.interface import copied as _copied
 from corekernel.interface import flat as _flat
 from corekernel.port import Caller, HandlerTable, Payload, Port, Registers, Reply
@@ -96,13 +97,13 @@ class BenchEchoClient:
         Returns:
             data: buffer <= 16 MiB
         """
-        data_ = _flat(data)
+        data_ = data if data.__class__ is _Bytes else _flat(data)
         if len(data_) > 16777216:
             raise TooBig("bench_echo.echo: an argument is out of range")
         _registers, _payload = self._port.call(_OP_ECHO, (len(data_),), data_, 1, 16777216, True)
         if len(_registers) != 1 or _registers[0] > 16777216 or _registers[0] != len(_payload):
             raise BadFrame("bench_echo.echo: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
     def chain(self, depth: int) -> int:
         """Call the next service of the chain, to a depth, and count the calls.
@@ -273,11 +274,14 @@ class BenchEchoServer(abc.ABC):
         if len(registers) != 1 or registers[0] > 16777216 or registers[0] != len(payload):
             raise BadFrame("bench_echo.echo: malformed call")
         try:
-            result = self.echo(caller, memoryview(payload).toreadonly())
+            result = self.echo(
+                caller,
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_ECHO, error)
             raise
-        data_ = _flat(result)
+        data_ = result if result.__class__ is _Bytes else _flat(result)
         if len(data_) > 16777216:
             raise TooBig("bench_echo.echo: a result is out of range")
         return (len(data_),), data_

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from corekernel.errors import BadFrame, ServiceError, TooBig, WouldWait
 from corekernel.interface import EMPTY, InterfaceInfo, OperationInfo
+from corekernel.interface import Bytes as _Bytes
 from corekernel.interface import copied as _copied
 from corekernel.interface import flat as _flat
 from corekernel.port import Caller, HandlerTable, Payload, Port, Registers, Reply
@@ -211,7 +212,7 @@ class CoreClient:
         Raises:
             ServiceError: EIO.
         """
-        data_ = _flat(data)
+        data_ = data if data.__class__ is _Bytes else _flat(data)
         if len(data_) > 65536:
             raise TooBig("core.serial_write: an argument is out of range")
         _registers, _payload = self._port.call(_OP_SERIAL_WRITE, (len(data_),), data_, 1)
@@ -237,7 +238,7 @@ class CoreClient:
         _registers, _payload = self._port.call(_OP_SERIAL_READ, (limit,), b"", 1, 3500)
         if len(_registers) != 1 or _registers[0] > 3500 or _registers[0] != len(_payload):
             raise BadFrame("core.serial_read: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
     def token_write(self, object: int, offset: int, words: bytes) -> None:
         """Write to a kernel object that the caller holds a read-only token of. The core checks the grant
@@ -267,7 +268,7 @@ class CoreClient:
         Raises:
             ServiceError: E2BIG, EACCES, EAGAIN, EINVAL, ENOENT, ENOEXEC, ENOMEM, ENOTDIR, EPERM.
         """
-        spec_ = _flat(spec)
+        spec_ = spec if spec.__class__ is _Bytes else _flat(spec)
         if len(spec_) > 65536:
             raise TooBig("core.spawn: an argument is out of range")
         _registers, _payload = self._port.call(_OP_SPAWN, (len(spec_),), spec_, 1)
@@ -313,7 +314,7 @@ class CoreClient:
         _registers, _payload = self._port.call(_OP_POOLS, (), b"", 1, 1048576, True)
         if len(_registers) != 1 or _registers[0] > 1048576 or _registers[0] != len(_payload):
             raise BadFrame("core.pools: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
     def unbind_idle(self, service: int, count: int) -> int:
         """Take idle stacks back from the threads bound to them, least recently used first. Only the memory
@@ -628,7 +629,10 @@ class CoreServer(abc.ABC):
         if len(registers) != 1 or registers[0] > 65536 or registers[0] != len(payload):
             raise BadFrame("core.serial_write: malformed call")
         try:
-            result = self.serial_write(caller, memoryview(payload).toreadonly())
+            result = self.serial_write(
+                caller,
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_SERIAL_WRITE, error)
             raise
@@ -652,7 +656,12 @@ class CoreServer(abc.ABC):
         if len(registers) != 3 or registers[2] > 2048 or registers[2] != len(payload):
             raise BadFrame("core.token_write: malformed call")
         try:
-            self.token_write(caller, registers[0], registers[1], _copied(payload))
+            self.token_write(
+                caller,
+                registers[0],
+                registers[1],
+                payload if payload.__class__ is _Bytes else _copied(payload),
+            )
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_TOKEN_WRITE, error)
             raise
@@ -662,7 +671,10 @@ class CoreServer(abc.ABC):
         if len(registers) != 1 or registers[0] > 65536 or registers[0] != len(payload):
             raise BadFrame("core.spawn: malformed call")
         try:
-            result = self.spawn(caller, memoryview(payload).toreadonly())
+            result = self.spawn(
+                caller,
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_SPAWN, error)
             raise
@@ -698,7 +710,7 @@ class CoreServer(abc.ABC):
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_POOLS, error)
             raise
-        state_ = _flat(result)
+        state_ = result if result.__class__ is _Bytes else _flat(result)
         if len(state_) > 1048576:
             raise TooBig("core.pools: a result is out of range")
         return (len(state_),), state_

@@ -12,6 +12,7 @@ from typing import Final
 
 from corekernel.errors import BadFrame, ServiceError, TooBig, WouldWait
 from corekernel.interface import InterfaceInfo, OperationInfo
+from corekernel.interface import Bytes as _Bytes
 from corekernel.interface import copied as _copied
 from corekernel.interface import flat as _flat
 from corekernel.port import Caller, HandlerTable, Payload, Port, Registers, Reply
@@ -50,13 +51,13 @@ class ExampleClient:
         Returns:
             digest: the raw digest (bytes <= 32 bytes)
         """
-        data_ = _flat(data)
+        data_ = data if data.__class__ is _Bytes else _flat(data)
         if len(data_) > 16777216:
             raise TooBig("example.digest: an argument is out of range")
         _registers, _payload = self._port.call(_OP_DIGEST, (len(data_),), data_, 1, 32, True)
         if len(_registers) != 1 or _registers[0] > 32 or _registers[0] != len(_payload):
             raise BadFrame("example.digest: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
 
 class ExampleServer(abc.ABC):
@@ -89,7 +90,10 @@ class ExampleServer(abc.ABC):
         if len(registers) != 1 or registers[0] > 16777216 or registers[0] != len(payload):
             raise BadFrame("example.digest: malformed call")
         try:
-            result = self.digest(caller, memoryview(payload).toreadonly())
+            result = self.digest(
+                caller,
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_DIGEST, error)
             raise

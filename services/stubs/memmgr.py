@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from corekernel.errors import BadFrame, ServiceError, TooBig, WouldWait
 from corekernel.interface import EMPTY, InterfaceInfo, OperationInfo
+from corekernel.interface import Bytes as _Bytes
 from corekernel.interface import copied as _copied
 from corekernel.interface import flat as _flat
 from corekernel.port import Caller, HandlerTable, Payload, Port, Registers, Reply
@@ -141,7 +142,7 @@ class MemmgrClient:
         _registers, _payload = self._port.call(_OP_RECLAIM, (service, wanted), b"", 1, 3500)
         if len(_registers) != 1 or _registers[0] > 3500 or _registers[0] != len(_payload):
             raise BadFrame("memmgr.reclaim: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
     def info(self) -> bytes:
         """Show the memory manager's accounts.
@@ -152,7 +153,7 @@ class MemmgrClient:
         _registers, _payload = self._port.call(_OP_INFO, (), b"", 1, 1048576, True)
         if len(_registers) != 1 or _registers[0] > 1048576 or _registers[0] != len(_payload):
             raise BadFrame("memmgr.info: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
 
 class MemmgrServer(abc.ABC):
@@ -286,7 +287,7 @@ class MemmgrServer(abc.ABC):
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_INFO, error)
             raise
-        state_ = _flat(result)
+        state_ = result if result.__class__ is _Bytes else _flat(result)
         if len(state_) > 1048576:
             raise TooBig("memmgr.info: a result is out of range")
         return (len(state_),), state_

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from corekernel.errors import BadFrame, ServiceError, TooBig, WouldWait
 from corekernel.interface import EMPTY, SIGN_BIT, U64_MAX, InterfaceInfo, OperationInfo
+from corekernel.interface import Bytes as _Bytes
 from corekernel.interface import copied as _copied
 from corekernel.interface import flat as _flat
 from corekernel.interface import text as _text
@@ -127,7 +128,7 @@ class ProcmgrClient:
         Raises:
             ServiceError: E2BIG, EACCES, EAGAIN, EINVAL, ENOENT, ENOEXEC, ENOMEM, ENOTDIR, EPERM.
         """
-        spec_ = _flat(spec)
+        spec_ = spec if spec.__class__ is _Bytes else _flat(spec)
         if len(spec_) > 65536:
             raise TooBig("procmgr.spawn: an argument is out of range")
         _registers, _payload = self._port.call(_OP_SPAWN, (len(spec_),), spec_, 1)
@@ -212,7 +213,7 @@ class ProcmgrClient:
         _registers, _payload = self._port.call(_OP_INFO, (pid,), b"", 1, 65536, True)
         if len(_registers) != 1 or _registers[0] > 65536 or _registers[0] != len(_payload):
             raise BadFrame("procmgr.info: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
     def list(self) -> bytes:
         """List the processes.
@@ -223,7 +224,7 @@ class ProcmgrClient:
         _registers, _payload = self._port.call(_OP_LIST, (), b"", 1, 1048576, True)
         if len(_registers) != 1 or _registers[0] > 1048576 or _registers[0] != len(_payload):
             raise BadFrame("procmgr.list: malformed reply")
-        return _copied(_payload)
+        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
     def thread_create(self, name: str) -> int:
         """Register a thread of the calling process.
@@ -456,7 +457,10 @@ class ProcmgrServer(abc.ABC):
         if len(registers) != 1 or registers[0] > 65536 or registers[0] != len(payload):
             raise BadFrame("procmgr.spawn: malformed call")
         try:
-            result = self.spawn(caller, memoryview(payload).toreadonly())
+            result = self.spawn(
+                caller,
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_SPAWN, error)
             raise
@@ -516,7 +520,7 @@ class ProcmgrServer(abc.ABC):
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_INFO, error)
             raise
-        record_ = _flat(result)
+        record_ = result if result.__class__ is _Bytes else _flat(result)
         if len(record_) > 65536:
             raise TooBig("procmgr.info: a result is out of range")
         return (len(record_),), record_
@@ -529,7 +533,7 @@ class ProcmgrServer(abc.ABC):
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_LIST, error)
             raise
-        pids_ = _flat(result)
+        pids_ = result if result.__class__ is _Bytes else _flat(result)
         if len(pids_) > 1048576:
             raise TooBig("procmgr.list: a result is out of range")
         return (len(pids_),), pids_
