@@ -44,6 +44,7 @@ class Client:
     number: int
     channel: Channel
     uid: int
+    gid: int
     memory_limit: int
     name: str = ""
     pidfd: int | None = None
@@ -101,7 +102,7 @@ class Clients:
         if self._crowded(peer.uid):
             self._refuse(channel, pidfd, "too many clients")
             return
-        client = self.new(channel, peer.uid)
+        client = self.new(channel, peer.uid, peer.gid)
         client.pidfd = pidfd
         client.trusted = peer.uid in (self._kernel.owner, 0)
         client.host_pid = _host_pid(pidfd, peer.pid)
@@ -123,9 +124,9 @@ class Clients:
         if pidfd is not None:
             os.close(pidfd)
 
-    def new(self, channel: Channel, uid: int) -> Client:
+    def new(self, channel: Channel, uid: int, gid: int) -> Client:
         """A new ordinary client on a channel."""
-        client = Client(self._next_client, channel, uid, self._kernel.client_memory)
+        client = Client(self._next_client, channel, uid, gid, self._kernel.client_memory)
         self._next_client += 1
         self.by_number[client.number] = client
         self._kernel.loop.watch(channel, lambda: self._receive(client))
@@ -135,7 +136,7 @@ class Clients:
         """The client half of a service process, and the end of its channel that the process gets."""
         ours, theirs = Channel.pair()
         uid = process.uid if process.uid is not None else os.getuid()
-        client = Client(process.number, ours, uid, self._kernel.client_memory, process.name)
+        client = Client(process.number, ours, uid, uid, self._kernel.client_memory, process.name)
         client.service = process
         process.client = client
         self.by_number[client.number] = client

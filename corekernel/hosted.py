@@ -37,6 +37,7 @@ class BoundCaller:
 
     client: int
     uid: int
+    gid: int
     pid: int
     thread: int
     slot: Any
@@ -110,7 +111,8 @@ class HostedService:
         carrier = self.pool.take(message["reserve"])
         if carrier < 0:
             return False
-        record = BoundCaller(client, message["uid"], message["pid"], slot, frames.slot(slot), self.handlers, frames)
+        who = (client, message["uid"], message["gid"], message["pid"], slot)
+        record = BoundCaller(*who, frames.slot(slot), self.handlers, frames)
         charged = self.charged.pop((client, slot), 0)
         self.pool.bind(carrier, client, frames, slot, record, message["priority"], charged)
         self.records[carrier] = record

@@ -91,6 +91,7 @@ class Pools:
             "service": opened.instance.name,
             "client": attempt.client.number,
             "uid": attempt.client.uid,
+            "gid": attempt.client.gid,
             "pid": attempt.client.number,
             "slots": attempt.slots,
             "may_grow": max(self.room(opened.instance), attempt.beyond),

@@ -65,6 +65,11 @@ class Caller(Protocol):
         ...
 
     @property
+    def gid(self) -> int:
+        """Host group id of the client process."""
+        ...
+
+    @property
     def pid(self) -> int:
         """Process id in hmk's process table; 0 before the process manager knows it."""
         ...

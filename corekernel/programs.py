@@ -106,7 +106,8 @@ class Programs:
 
     def _admit(self, channel: Channel, name: str, parent: int) -> Client:
         """A client with a user id of its own and a place in the process table."""
-        client = self._kernel.clients.new(channel, self._free_uid() if self._kernel.root else os.getuid())
+        ids = (self._free_uid(),) * 2 if self._kernel.root else (os.getuid(), os.getgid())
+        client = self._kernel.clients.new(channel, *ids)
         client.program, client.name, client.parent = True, name, parent
         try:
             self.enter(client)

@@ -28,7 +28,7 @@ class LocalCaller:
 
     def __init__(self, client: int) -> None:
         self.client = client
-        self.uid, self.pid, self.thread = os.getuid(), client, 0
+        self.uid, self.gid, self.pid, self.thread = os.getuid(), os.getgid(), client, 0
         self.wait_sequence = 0
         self._count = 0
         self._changed = threading.Condition()
@@ -96,7 +96,7 @@ class ServicePort(RemotePort):
 
     def _prepare_link(self, link: Link) -> None:
         if self.service in self._from.spec["callers"]:
-            record = BoundCaller(self._target, 0, self._target, link.index, None, self._from.handlers, None)
+            record = BoundCaller(self._target, 0, 0, self._target, link.index, None, self._from.handlers, None)
             dispatcher.accept_nested(link, self._from.pool, self._host.new_key(), record)
 
     def _arrange(self, link: Link) -> Link:

@@ -42,6 +42,7 @@ class Somebody:
 
     client: int = 7
     uid: int = 1000
+    gid: int = 1000
     pid: int = 3
     thread: int = 0
 

@@ -25,7 +25,7 @@ module = "tests.turns"
 class Waiter:
     """A caller in memory only."""
 
-    uid = pid = thread = 0
+    uid = gid = pid = thread = 0
 
     def __init__(self, client: int) -> None:
         self.client = client

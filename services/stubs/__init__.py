@@ -9,6 +9,7 @@ from corekernel.interface import InterfaceInfo
 from services.stubs import bench_echo as _bench_echo
 from services.stubs import core as _core
 from services.stubs import example as _example
+from services.stubs import fs as _fs
 from services.stubs import memmgr as _memmgr
 from services.stubs import procmgr as _procmgr
 
@@ -16,6 +17,7 @@ INTERFACES: Final[dict[str, InterfaceInfo]] = {
     "bench_echo": _bench_echo.INTERFACE,
     "core": _core.INTERFACE,
     "example": _example.INTERFACE,
+    "fs": _fs.INTERFACE,
     "memmgr": _memmgr.INTERFACE,
     "procmgr": _procmgr.INTERFACE,
 }
@@ -24,6 +26,7 @@ _CLIENTS: Final[dict[str, type[Any]]] = {
     "bench_echo": _bench_echo.BenchEchoClient,
     "core": _core.CoreClient,
     "example": _example.ExampleClient,
+    "fs": _fs.FsClient,
     "memmgr": _memmgr.MemmgrClient,
     "procmgr": _procmgr.ProcmgrClient,
 }

@@ -1,0 +1,98 @@
+"""How files are described between services and programs: attributes of one file, names in a directory.
+
+Both travel as bytes. Whoever receives them from a party it does not trust gets a `ValueError` for anything malformed.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+_ATTRIBUTES = struct.Struct("<10Q4q")
+ATTRIBUTE_BYTES: Final = _ATTRIBUTES.size
+NAME_MAX: Final = 255
+PATH_MAX: Final = 4096  # with the NUL that C programs end it with
+SYMLINKS_MAX: Final = 40
+ROOT: Final = -1  # as the directory that a relative path starts from: the root of the namespace
+AT_POSITION: Final = -1  # as an offset: the open file description's own
+NOW: Final = -(2**63)  # as a time: the present
+OMIT: Final = -(2**63) + 1  # as a time: leave it
+
+
+class Attributes(NamedTuple):
+    """What `stat` tells of a file. Sizes in bytes, `blocks` of 512 bytes, times in nanoseconds since 1970."""
+
+    ino: int
+    dev: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blksize: int
+    blocks: int
+    atime: int
+    mtime: int
+    ctime: int
+    btime: int
+
+    def pack(self) -> bytes:
+        """As they travel."""
+        return _ATTRIBUTES.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Attributes:
+        """From what came.
+
+        Raises:
+            ValueError: these are not attributes.
+        """
+        if len(raw) != ATTRIBUTE_BYTES:
+            raise ValueError(f"{len(raw)} bytes are no attributes")
+        return cls._make(_ATTRIBUTES.unpack(raw))
+
+    @property
+    def kind(self) -> int:
+        """The file type, as `stat.S_IFMT` gives it."""
+        return stat.S_IFMT(self.mode)
+
+
+class Entry(NamedTuple):
+    """One name in a directory; `kind` is the file type as `stat.S_IFMT` gives it."""
+
+    name: bytes
+    ino: int
+    kind: int
+
+
+def pack_entries(entries: Sequence[Entry]) -> bytes:
+    """Entries as they travel: their number, all inode numbers, all types (4 bits of the mode), all names.
+
+    By columns, because a name holds no slash: what takes one step per entry is done by the interpreter's own
+    loops, at both ends.
+    """
+    names, inodes, kinds = zip(*entries, strict=True) if entries else ((), (), ())
+    types = bytes([kind >> 12 for kind in kinds])
+    return struct.pack(f"<I{len(names)}Q", len(names), *inodes) + types + b"/".join(names)
+
+
+def unpack_entries(raw: bytes) -> list[Entry]:
+    """Entries from what came.
+
+    Raises:
+        ValueError: it is not a list of entries.
+    """
+    if len(raw) < 4:
+        raise ValueError(f"{len(raw)} bytes are no list of entries")
+    count = int.from_bytes(raw[:4], "little")
+    if len(raw) < 4 + 9 * count:
+        raise ValueError(f"{len(raw)} bytes cannot list {count} entries")
+    inodes = struct.unpack_from(f"<{count}Q", raw, 4)
+    kinds = [kind << 12 for kind in raw[4 + 8 * count : 4 + 9 * count]]
+    names = raw[4 + 9 * count :].split(b"/") if count else []
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} entries")
+    return list(map(Entry, names, inodes, kinds))
