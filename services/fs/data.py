@@ -1,0 +1,252 @@
+"""Reading, writing, seeking and listing of open files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from corekernel.errors import ServiceError
+from corekernel.port import Caller
+from services.files import AT_POSITION, pack_entries
+from services.fs.descriptions import DEVICE, LOCAL, Description
+from services.fs.filesystem import FileSystem
+from services.fs.journal import MOVE
+from services.fs.names import local
+from services.fs.permission import WRITE, kept_bits, require
+from services.fs.store import Inode
+from services.fs.walk import Answers, Node, Remote
+from services.stubs.fs import EntriesResult
+
+LARGEST_CALL = 16 << 20
+LARGEST_POSITION = 2**63 - 1
+_ENTRY_BYTES = 24  # about what an entry takes
+_DAY = 86_400 * 10**9
+
+
+class Data(FileSystem):
+    """read, write, truncate, fallocate, lseek, getdents."""
+
+    # ---- reading and writing
+
+    def read(self, caller: Caller, request: int, descriptor: int, offset: int, size: int) -> bytes:
+        """See the interface."""
+        if offset < AT_POSITION:
+            raise ServiceError(errno.EINVAL)
+        size = min(size, LARGEST_CALL)
+        with self._lock:
+            description = self._open.get(caller.client, descriptor).description
+            if not description.readable:
+                raise ServiceError(errno.EBADF)
+            if description.kind == LOCAL:
+                return self._read_local(caller, request, description, offset, size)
+        return self._read_volume(caller, request, description, offset, size)
+
+    def _read_local(self, caller: Caller, number: int, description: Description, offset: int, size: int) -> bytes:
+        inode = self.regular(description)
+        if offset != AT_POSITION:
+            data = self._contents.read(inode, offset, size)
+        else:
+            request = self.request(caller, number)
+            before = request.answer()
+            if before is not None:
+                return self._contents.read(inode, before, request.moved_to() - before)
+            at = description.position
+            data = self._contents.read(inode, at, size)
+            if data:
+                request.done(at, (MOVE, description.index, at + len(data)))
+        if data and not description.flags & os.O_NOATIME:
+            self._accessed(inode)
+        return data
+
+    def _accessed(self, inode: Inode) -> None:
+        """Note an access as Linux does by default: if the last one noted is older than a change, or than a day."""
+        now = time.time_ns()
+        if inode.atime <= max(inode.mtime, inode.ctime) or now - inode.atime > _DAY:
+            with self._store.transaction() as change:
+                change.touch(inode)
+                inode.atime = now
+
+    def _read_volume(self, caller: Caller, number: int, description: Description, offset: int, size: int) -> bytes:
+        """Read from a volume, without the lock; the position moves only if nobody else has moved it meanwhile."""
+        while True:
+            at = description.position if offset == AT_POSITION else offset
+            node = self.run(caller, lambda answers: self.node_of(description, answers))
+            if node.is_directory:
+                raise ServiceError(errno.EISDIR)
+            assert isinstance(node, Remote)
+            with self._lock:
+                request = self.request(caller, number)
+                before = request.answer() if offset == AT_POSITION else None
+                if before is not None:
+                    at, size = before, request.moved_to() - before
+            data = node.volume.read(node, at, size)
+            if offset != AT_POSITION or before is not None or not data:
+                return data
+            with self._lock:
+                if description.position == at:
+                    request.done(at, (MOVE, description.index, at + len(data)))
+                    return data
+
+    def write(self, caller: Caller, request: int, descriptor: int, offset: int, data: memoryview) -> int:
+        """See the interface."""
+        if offset < AT_POSITION:
+            raise ServiceError(errno.EINVAL)
+        with self._lock:
+            description = self._open.get(caller.client, descriptor).description
+            if not description.writable:
+                raise ServiceError(errno.EBADF)
+            inode = self.regular(description)
+            asked = self.request(caller, request)
+            done = asked.answer()
+            if done is not None:
+                return done
+            if not data:
+                return 0
+            at = description.position if offset == AT_POSITION else offset
+            if description.flags & os.O_APPEND:
+                at = inode.size
+            if at >= LARGEST_POSITION:
+                raise ServiceError(errno.EFBIG)
+            with self._store.transaction(asked) as change:
+                count = self._contents.write(change, inode, at, data[: LARGEST_POSITION - at])
+                if caller.uid != 0:
+                    inode.mode = kept_bits(inode.mode)
+                change.result = count
+                if offset == AT_POSITION:
+                    change.redo = (MOVE, description.index, at + count)
+            return count
+
+    def truncate(self, caller: Caller, request: int, descriptor: int, length: int, path: memoryview) -> None:
+        """See the interface."""
+        flat = bytes(path)
+        if length > LARGEST_POSITION:
+            raise ServiceError(errno.EINVAL)
+
+        def operation(answers: Answers) -> None:
+            asked = self.request(caller, request)
+            if asked.answer() is not None:
+                return
+            inode = self._to_truncate(caller, descriptor, flat, answers)
+            with self._store.transaction(asked) as change:
+                self._contents.truncate(change, inode, length)
+                if caller.uid != 0:
+                    inode.mode = kept_bits(inode.mode)
+
+        self.run(caller, operation)
+
+    def _to_truncate(self, caller: Caller, descriptor: int, path: bytes, answers: Answers) -> Inode:
+        if not path:
+            description = self._open.get(caller.client, descriptor).description
+            if not description.writable:
+                raise ServiceError(errno.EBADF if description.flags & os.O_PATH else errno.EINVAL)
+            return self.regular(description)
+        node = self.place(caller, descriptor, path, True, answers).existing()
+        if node.is_directory:
+            raise ServiceError(errno.EISDIR)
+        if not node.is_regular:
+            raise ServiceError(errno.EINVAL)
+        require(caller, node, WRITE)
+        return local(node)
+
+    def allocate(self, caller: Caller, request: int, descriptor: int, mode: int, offset: int, length: int) -> None:
+        """See the interface."""
+        if not length or max(offset, length) > LARGEST_POSITION:
+            raise ServiceError(errno.EINVAL)
+        if mode & ~0x7F or (mode & 2 and not mode & 1) or mode & ~3:
+            raise ServiceError(errno.EOPNOTSUPP)
+        with self._lock:
+            asked = self.request(caller, request)
+            if asked.answer() is not None:
+                return
+            description = self._open.get(caller.client, descriptor).description
+            if not description.writable:
+                raise ServiceError(errno.EBADF)
+            if description.kind == LOCAL and not self._store.inode(description.file).is_regular:
+                raise ServiceError(errno.ENODEV)
+            if offset + length > LARGEST_POSITION:
+                raise ServiceError(errno.EFBIG)
+            inode = self.regular(description)
+            with self._store.transaction(asked) as change:
+                self._contents.allocate(change, inode, mode, offset, length)
+
+    # ---- position
+
+    def seek(self, caller: Caller, request: int, descriptor: int, offset: int, whence: int) -> int:
+        """See the interface."""
+
+        def operation(answers: Answers) -> int:
+            description = self._open.get(caller.client, descriptor).description
+            if description.flags & os.O_PATH:
+                raise ServiceError(errno.EBADF)
+            asked = self.request(caller, request)
+            done = asked.answer()
+            if done is not None:
+                return done
+            if description.kind == DEVICE:
+                raise ServiceError(errno.ESPIPE)
+            node = self.node_of(description, answers)
+            position = self._sought(description, node, offset, whence)
+            return asked.done(position, (MOVE, description.index, position))
+
+        return self.run(caller, operation)
+
+    def _sought(self, description: Description, node: Node, offset: int, whence: int) -> int:
+        if whence in (os.SEEK_DATA, os.SEEK_HOLE) and not node.is_directory:
+            if isinstance(node, Inode):
+                return self._contents.seek(node, offset, whence)
+            if not 0 <= offset < node.size:
+                raise ServiceError(errno.ENXIO)
+            return offset if whence == os.SEEK_DATA else node.size
+        bases = {os.SEEK_SET: 0, os.SEEK_CUR: description.position, os.SEEK_END: node.size}
+        if whence not in bases or (node.is_directory and whence == os.SEEK_END):
+            raise ServiceError(errno.EINVAL)
+        position = bases[whence] + offset
+        if position > LARGEST_POSITION:
+            raise ServiceError(errno.EOVERFLOW if whence != os.SEEK_SET else errno.EINVAL)
+        if position < 0:
+            raise ServiceError(errno.EINVAL)
+        return position
+
+    # ---- directories
+
+    def entries(self, caller: Caller, request: int, descriptor: int, size: int) -> EntriesResult:
+        """See the interface."""
+        count = min(size, LARGEST_CALL // 2) // _ENTRY_BYTES
+        if size < 512:
+            raise ServiceError(errno.EINVAL)
+
+        def operation(answers: Answers) -> tuple[Node, int, bytes, bool]:
+            description = self._open.get(caller.client, descriptor).description
+            node = self.node_of(description, answers)
+            if not node.is_directory:
+                raise ServiceError(errno.ENOTDIR)
+            if not description.readable:
+                raise ServiceError(errno.EBADF)
+            asked = self.request(caller, request)
+            before = asked.answer()
+            at = description.position if before is None else before
+            if isinstance(node, Remote):
+                return node, at, b"", False
+            if not node.nlink:
+                raise ServiceError(errno.ENOENT)
+            last, found = self._store.entries(node, at, count)
+            if found and before is None:
+                asked.done(at, (MOVE, description.index, last))
+            return node, at, pack_entries(found), len(found) < count
+
+        node, at, packed, finished = self.run(caller, operation)
+        if isinstance(node, Remote):
+            return self._entries_of_volume(caller, request, descriptor, node, at, size)
+        return EntriesResult(finished, packed)
+
+    def _entries_of_volume(
+        self, caller: Caller, number: int, descriptor: int, node: Remote, at: int, size: int
+    ) -> EntriesResult:
+        last, finished, packed = node.volume.entries(node, at, min(size, LARGEST_CALL // 2))
+        with self._lock:
+            description = self._open.get(caller.client, descriptor).description
+            request = self.request(caller, number)
+            if request.answer() is None and last != at:
+                request.done(at, (MOVE, description.index, last))
+        return EntriesResult(finished, packed)

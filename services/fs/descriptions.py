@@ -1,0 +1,281 @@
+"""Descriptors and open file descriptions: tables in objects that the core holds, so that open files survive this service.
+
+A descriptor is (client, number) -> description; a description says what is open, how, and at which position. In the
+objects each is a record of 64-bit words, of which one makes the record valid and is stored last; what is here in plain
+Python is an index of them, made anew after a death. A description that no descriptor refers to is dropped then: its `open`
+was never answered.
+
+    descriptions   8 words: kind (0: free), file, mount, flags, position, length of the path, -, -
+    paths          4,096 bytes for each description: the path of a file that is not on the device
+    descriptors    4 words: client + 1 (0: free), number | close-on-exec << 32, description, request that opened it
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from corekernel.errors import ServiceError
+from services.files import PATH_MAX
+
+DESCRIPTIONS: Final = 8192
+DESCRIPTORS: Final = 16384
+PER_CLIENT: Final = 1024
+LOCAL, VOLUME, DEVICE = 1, 2, 3
+
+_DESCRIPTION_WORDS, _DESCRIPTOR_WORDS = 8, 4
+DESCRIPTIONS_SIZE: Final = DESCRIPTIONS * _DESCRIPTION_WORDS * 8
+DESCRIPTORS_SIZE: Final = DESCRIPTORS * _DESCRIPTOR_WORDS * 8
+PATHS_SIZE: Final = DESCRIPTIONS * PATH_MAX
+_KIND, _FILE, _MOUNT, _FLAGS, _POSITION, _LENGTH = 0, 1, 2, 3, 4, 5
+_CLIENT, _NUMBER, _DESCRIPTION, _REQUEST = 0, 1, 2, 3
+_CLOSE_ON_EXEC = 1 << 32
+
+
+@dataclass(slots=True, eq=False)
+class Description:
+    """An open file description.
+
+    Attributes:
+        index: of its record.
+        kind: LOCAL, VOLUME or DEVICE.
+        file: inode number; a device's handle.
+        mount: of a VOLUME, the number of its mount.
+        flags: O_ flags of Linux.
+        position: where reading and writing go on.
+        path: of a VOLUME, where in it the file is.
+        references: how many descriptors refer to it.
+    """
+
+    index: int
+    kind: int
+    file: int
+    mount: int
+    flags: int
+    position: int
+    path: bytes
+    references: int = 0
+
+    @property
+    def readable(self) -> bool:
+        """Opened for reading."""
+        return self.flags & os.O_ACCMODE in (os.O_RDONLY, os.O_RDWR) and not self.flags & os.O_PATH
+
+    @property
+    def writable(self) -> bool:
+        """Opened for writing."""
+        return self.flags & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR) and not self.flags & os.O_PATH
+
+
+@dataclass(slots=True, eq=False)
+class Descriptor:
+    """One client's number for a description; `index` is of its record."""
+
+    index: int
+    client: int
+    number: int
+    description: Description
+    close_on_exec: bool
+    request: int
+
+
+@dataclass(eq=False)
+class _Client:
+    by_number: dict[int, Descriptor] = field(default_factory=dict)
+    by_request: dict[int, Descriptor] = field(default_factory=dict)
+    lowest: int = 0  # nothing below is free
+
+
+class Descriptions:
+    """Both tables."""
+
+    def __init__(self, descriptions: memoryview, paths: memoryview, descriptors: memoryview) -> None:
+        self._descriptions = descriptions.cast("Q")
+        self._paths = paths
+        self._descriptors = descriptors.cast("Q")
+        self._open: dict[int, Description] = {}
+        self._users: Counter[int] = Counter()  # open descriptions of an inode
+        self._clients: dict[int, _Client] = {}
+        self._free_descriptors: list[int] = []
+        self._free_descriptions: list[int] = []
+        self.on_close: Callable[[Description], None] = lambda description: None
+        self._recover()
+
+    def _recover(self) -> None:
+        """Index what the objects hold."""
+        kinds = self._descriptions[::_DESCRIPTION_WORDS].tolist()
+        known = {index: self._read(index) for index, kind in enumerate(kinds) if kind}
+        clients = self._descriptors[::_DESCRIPTOR_WORDS].tolist()
+        for index, client in enumerate(clients):
+            if client:
+                at = index * _DESCRIPTOR_WORDS
+                word, description = self._descriptors[at + _NUMBER], known[self._descriptors[at + _DESCRIPTION]]
+                request = self._descriptors[at + _REQUEST]
+                number, close_on_exec = word & (_CLOSE_ON_EXEC - 1), bool(word & _CLOSE_ON_EXEC)
+                self._index(Descriptor(index, client - 1, number, description, close_on_exec, request))
+        for index, description in known.items():
+            if not description.references:
+                self._descriptions[index * _DESCRIPTION_WORDS + _KIND] = 0
+        self._free_descriptors = [index for index, client in enumerate(clients) if not client][::-1]
+        self._free_descriptions = [index for index in range(DESCRIPTIONS) if index not in self._open][::-1]
+
+    def _read(self, index: int) -> Description:
+        at = index * _DESCRIPTION_WORDS
+        kind, file, mount, flags, position, length = self._descriptions[at : at + 6].tolist()
+        path = bytes(self._paths[index * PATH_MAX : index * PATH_MAX + length])
+        return Description(index, kind, file, mount, flags, position, path)
+
+    def _index(self, descriptor: Descriptor) -> None:
+        owner = self._clients.setdefault(descriptor.client, _Client())
+        owner.by_number[descriptor.number] = descriptor
+        owner.by_request[descriptor.request] = descriptor
+        description = descriptor.description
+        description.references += 1
+        if description.index not in self._open:
+            self._open[description.index] = description
+            if description.kind == LOCAL:
+                self._users[description.file] += 1
+
+    # ---- finding
+
+    def get(self, client: int, number: int) -> Descriptor:
+        """A client's descriptor.
+
+        Raises:
+            ServiceError: EBADF.
+        """
+        owner = self._clients.get(client)
+        found = owner.by_number.get(number) if owner else None
+        if found is None:
+            raise ServiceError(errno.EBADF)
+        return found
+
+    def description(self, index: int) -> Description | None:
+        """An open description by the index of its record."""
+        return self._open.get(index)
+
+    def opened_by(self, client: int, request: int) -> Descriptor | None:
+        """The descriptor that a request of a client made, if it is still open."""
+        owner = self._clients.get(client)
+        if owner is None:
+            return None
+        return owner.by_request.get(request)
+
+    def is_open(self, inode: int) -> bool:
+        """Whether there is an open description of a file on the device."""
+        return inode in self._users
+
+    def of(self, client: int) -> list[Descriptor]:
+        """A client's descriptors, ascending."""
+        owner = self._clients.get(client)
+        return [owner.by_number[number] for number in sorted(owner.by_number)] if owner else []
+
+    def clients(self) -> list[int]:
+        """Who has any."""
+        return list(self._clients)
+
+    def __iter__(self) -> Iterator[Description]:
+        return iter(list(self._open.values()))
+
+    # ---- opening
+
+    def room(self, client: int, lowest: int = 0) -> int:
+        """The lowest free number of a client, from `lowest` on.
+
+        Raises:
+            ServiceError: EMFILE, the client has too many; ENFILE, all together have.
+        """
+        owner = self._clients.setdefault(client, _Client())
+        number = max(owner.lowest, lowest)
+        while number in owner.by_number:
+            number += 1
+        if lowest <= owner.lowest:
+            owner.lowest = number
+        if number >= PER_CLIENT:
+            raise ServiceError(errno.EMFILE)
+        if not self._free_descriptors or not self._free_descriptions:
+            raise ServiceError(errno.ENFILE)
+        return number
+
+    def open(self, client: int, request: int, kind: int, file: int, mount: int, flags: int, path: bytes) -> Descriptor:
+        """A new description, and a descriptor of it.
+
+        Raises:
+            ServiceError: EMFILE, ENFILE.
+        """
+        number = self.room(client)
+        index = self._free_descriptions.pop()
+        at = index * _DESCRIPTION_WORDS
+        words = self._descriptions
+        words[at + _FILE], words[at + _MOUNT], words[at + _FLAGS] = file, mount, flags & ~os.O_CLOEXEC
+        words[at + _POSITION], words[at + _LENGTH] = 0, len(path)
+        if path:
+            self._paths[index * PATH_MAX : index * PATH_MAX + len(path)] = path
+        words[at + _KIND] = kind
+        description = Description(index, kind, file, mount, flags & ~os.O_CLOEXEC, 0, path)
+        return self.refer(client, number, description, bool(flags & os.O_CLOEXEC), request)
+
+    def refer(
+        self, client: int, number: int, description: Description, close_on_exec: bool, request: int
+    ) -> Descriptor:
+        """A descriptor, with a number that is free, of a description."""
+        index = self._free_descriptors.pop()
+        at, words = index * _DESCRIPTOR_WORDS, self._descriptors
+        words[at + _NUMBER] = number | (_CLOSE_ON_EXEC if close_on_exec else 0)
+        words[at + _DESCRIPTION], words[at + _REQUEST] = description.index, request
+        words[at + _CLIENT] = client + 1
+        made = Descriptor(index, client, number, description, close_on_exec, request)
+        self._index(made)
+        return made
+
+    # ---- changing
+
+    def move(self, description: Description, position: int) -> None:
+        """Set a description's position."""
+        self._descriptions[description.index * _DESCRIPTION_WORDS + _POSITION] = position
+        description.position = position
+
+    def set_flags(self, description: Description, flags: int) -> None:
+        """Set a description's flags."""
+        self._descriptions[description.index * _DESCRIPTION_WORDS + _FLAGS] = flags
+        description.flags = flags
+
+    def set_close_on_exec(self, descriptor: Descriptor, wanted: bool) -> None:
+        """Set a descriptor's flag."""
+        at = descriptor.index * _DESCRIPTOR_WORDS + _NUMBER
+        self._descriptors[at] = descriptor.number | (_CLOSE_ON_EXEC if wanted else 0)
+        descriptor.close_on_exec = wanted
+
+    def close(self, descriptor: Descriptor) -> None:
+        """Close a descriptor; `on_close` is told of a description that thereby goes."""
+        owner = self._clients[descriptor.client]
+        del owner.by_number[descriptor.number]
+        if owner.by_request.get(descriptor.request) is descriptor:
+            del owner.by_request[descriptor.request]
+        owner.lowest = min(owner.lowest, descriptor.number)
+        if not owner.by_number:
+            del self._clients[descriptor.client]
+        self._descriptors[descriptor.index * _DESCRIPTOR_WORDS + _CLIENT] = 0
+        self._free_descriptors.append(descriptor.index)
+        description = descriptor.description
+        description.references -= 1
+        if not description.references:
+            self._descriptions[description.index * _DESCRIPTION_WORDS + _KIND] = 0
+            del self._open[description.index]
+            if description.kind == LOCAL:
+                self._users[description.file] -= 1
+                if not self._users[description.file]:
+                    del self._users[description.file]
+            self._free_descriptions.append(description.index)
+            self.on_close(description)
+
+    def close_index(self, index: int) -> None:
+        """Close the descriptor of a record, if it is open."""
+        client = self._descriptors[index * _DESCRIPTOR_WORDS + _CLIENT]
+        if client:
+            number = self._descriptors[index * _DESCRIPTOR_WORDS + _NUMBER] & (_CLOSE_ON_EXEC - 1)
+            self.close(self.get(client - 1, number))

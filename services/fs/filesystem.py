@@ -1,0 +1,262 @@
+"""The state of the file system, and how an operation runs on it.
+
+One lock is held while an operation looks at or changes anything here. It is never held over a call: an operation that
+needs a volume's answer is begun again with it (`FileSystem.run`).
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from corekernel.errors import CallError, ServiceError
+from corekernel.port import Caller
+from corekernel.process_table import LIVE, ProcessRecord, ProcessTable
+from corekernel.service import Environment
+from services.files import ROOT
+from services.fs.contents import Contents
+from services.fs.descriptions import (
+    DESCRIPTIONS_SIZE,
+    DESCRIPTORS_SIZE,
+    DEVICE,
+    LOCAL,
+    PATHS_SIZE,
+    VOLUME,
+    Description,
+    Descriptions,
+)
+from services.fs.device import Device
+from services.fs.journal import CLOSE, MOVE, Journal, Request
+from services.fs.journal import SIZE as JOURNAL_SIZE
+from services.fs.locks import LOCKS_SIZE, Locks
+from services.fs.mounts import Kinds, Mounts
+from services.fs.names import Names
+from services.fs.proc import ProcVolume, pools
+from services.fs.store import ROOT_INODE, Inode, Store
+from services.fs.walk import Answers, NeedVolume, Node, Place, Remote, Walker, root_of
+from services.stubs.core import CoreClient
+
+T = TypeVar("T")
+
+STATE = {
+    "processes": 0,
+    "device": 512 << 20,
+    "descriptions": DESCRIPTIONS_SIZE,
+    "paths": PATHS_SIZE,
+    "descriptors": DESCRIPTORS_SIZE,
+    "requests": JOURNAL_SIZE,
+    "locks": LOCKS_SIZE,
+}
+EMPTY_PATH = 0x1000
+NOFOLLOW = 0x100
+
+
+class FileSystem:
+    """What the operations share; the operations are in the classes deriving from it."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._core = CoreClient(environment.port("core"))
+        self.started_ns = time.monotonic_ns()
+        self._processes = ProcessTable(environment.object("processes"))
+        self._store = Store(Device(environment.object("device")))
+        self._contents = Contents(self._store)
+        self._open = Descriptions(
+            environment.object("descriptions"), environment.object("paths"), environment.object("descriptors")
+        )
+        self._locks = Locks(environment.object("locks"), environment.condition())
+        kinds: Kinds = {"proc": lambda number, covers: ProcVolume(number, covers, self)}
+        wanted = {kind: str(environment.options[kind]).encode() for kind in kinds if kind in environment.options}
+        self._mounts = Mounts(self._store, kinds, wanted)
+        self._devices: Any = None
+        self._walker = Walker(self._store, self._root, self._mounts.on)
+        self._names = Names(self._store, self._mounts.covers, self._open.is_open)
+        self._journal = Journal(environment.object("requests"), self._redo)
+        self._released: list[int] = []  # handles of the device manager, to be given back outside the lock
+        self._open.on_close = self._closed
+        self._recover()
+
+    def _recover(self) -> None:
+        """After a death: finish what was under way, and drop what belongs to clients that have gone meanwhile."""
+        self._journal.recover(self._store.number)
+        living = {record.pid for record in self._processes if record.state == LIVE}
+        for client in {*self._open.clients(), *self._journal.clients(), *self._locks.clients()} - living:
+            self._forget(client)
+        self._locks.keep({description.index for description in self._open})
+        orphans = [number for number in self._store.orphans() if not self._open.is_open(number)]
+        for number in orphans:
+            self._erase(number)
+
+    def _redo(self, kind: int, first: int, second: int) -> None:
+        """What a request's record says is to be done with its change."""
+        if kind == MOVE:
+            description = self._open.description(first)
+            if description is not None:
+                self._open.move(description, second)
+        elif kind == CLOSE:
+            self._open.close_index(first)
+
+    def client_gone(self, client: int) -> None:
+        """Host hook: a client's descriptors, locks and answers go with it."""
+        with self._lock:
+            self._forget(client)
+            self._released.clear()  # the device manager has heard of it, too
+
+    def _forget(self, client: int) -> None:
+        for descriptor in self._open.of(client):
+            self._open.close(descriptor)
+        self._locks.forget(client)
+        self._journal.forget(client)
+
+    def _closed(self, description: Description) -> None:
+        """The last descriptor of a description has gone."""
+        self._locks.unlock_description(description.index)
+        if description.kind == DEVICE:
+            self._released.append(description.file)
+        elif description.kind == LOCAL and not self._open.is_open(description.file):
+            inode = self._store.inode(description.file)
+            if not inode.nlink:
+                self._erase(inode.ino)
+
+    def _erase(self, number: int) -> None:
+        with self._store.transaction() as change:
+            change.erase(self._store.inode(number))
+
+    # ---- what /proc shows
+
+    def processes(self) -> list[ProcessRecord]:
+        """The living processes."""
+        return [record for record in self._processes if record.state == LIVE]
+
+    def process(self, pid: int) -> ProcessRecord | None:
+        """A process, if it lives."""
+        record = self._processes.find(pid)
+        return record if record is not None and record.state == LIVE else None
+
+    def paths_of(self, client: int) -> list[tuple[str, bytes]]:
+        """A client's descriptors: number, and path of the file or what else it is."""
+        with self._lock:
+            return [(str(d.number), self._shown(d.description)) for d in self._open.of(client)]
+
+    def _shown(self, description: Description) -> bytes:
+        if description.kind == DEVICE:
+            return b"device:[%d]" % description.file
+        if description.kind == VOLUME:
+            base = self._mounts.paths.get(description.mount, b"")
+            return base + b"/" + description.path if description.path else base
+        try:
+            return self.path(self._store.inode(description.file))
+        except ServiceError:
+            return b"inode:[%d] (deleted)" % description.file
+
+    def path(self, inode: Inode) -> bytes:
+        """A path of a file on the device.
+
+        Raises:
+            ServiceError: ENOENT, it has none any more.
+        """
+        names: list[bytes] = []
+        while inode.ino != ROOT_INODE:
+            found = self._store.name_of(inode)
+            if found is None:
+                raise ServiceError(errno.ENOENT)
+            names.append(found[1])
+            inode = self._store.inode(found[0])
+        return b"/" + b"/".join(names[::-1])
+
+    def mount_table(self) -> list[dict[str, str]]:
+        """The mounts, the oldest first."""
+        with self._lock:
+            return self._mounts.table()
+
+    def device_blocks(self) -> tuple[int, int]:
+        """Blocks of the device: all, and free."""
+        return self._store.blocks.total, self._store.blocks.free
+
+    def pools(self) -> dict[str, dict[str, int]]:
+        """Every service's stack pool."""
+        return pools(self._core.pools)
+
+    # ---- running an operation
+
+    def run(self, caller: Caller, operation: Callable[[Answers], T]) -> T:
+        """Run an operation under the lock, again for each answer of a volume that it turns out to need."""
+        answers = Answers(caller)
+        while True:
+            try:
+                with self._lock:
+                    return operation(answers)
+            except NeedVolume as need:
+                missing = need
+            try:
+                answers.ask(missing)
+            except CallError as error:
+                raise ServiceError(errno.EIO, str(error)) from error
+
+    def request(self, caller: Caller, number: int) -> Request:
+        """A request of a caller, perhaps one that was answered before; under the lock."""
+        return self._journal.request(caller.client, number)
+
+    # ---- from what callers say to what they mean
+
+    def _root(self) -> Node:
+        return self._mounts.root(self._store.inode(ROOT_INODE))
+
+    def node_of(self, description: Description, answers: Answers) -> Node:
+        """What a description is open on.
+
+        Raises:
+            ServiceError: EBADF, a device; ESTALE, a volume's file that is another one now.
+        """
+        if description.kind == LOCAL:
+            return self._store.inode(description.file)
+        if description.kind != VOLUME:
+            raise ServiceError(errno.EBADF)
+        volume = self._mounts.volume(description.mount)
+        if not description.path:
+            return root_of(volume)
+        walked = answers.of(volume, description.path)
+        return Remote(volume, description.path, walked.attributes, walked.target)
+
+    def start(self, caller: Caller, directory: int, path: bytes, answers: Answers) -> Node:
+        """The directory that a path starts from."""
+        if path[:1] == b"/" or directory == ROOT:
+            return self._root()
+        node = self.node_of(self._open.get(caller.client, directory).description, answers)
+        if not node.is_directory:
+            raise ServiceError(errno.ENOTDIR)
+        return node
+
+    def place(self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers) -> Place:
+        """Walk a path that a caller gives."""
+        return self._walker.walk(caller, self.start(caller, directory, path, answers), path, follow, answers)
+
+    def node(self, caller: Caller, directory: int, flags: int, path: bytes, answers: Answers) -> Node:
+        """The file that a caller means: by path, or by descriptor alone with AT_EMPTY_PATH.
+
+        Raises:
+            ServiceError: what the walk raises; EINVAL for unknown flags.
+        """
+        if not path and flags & EMPTY_PATH:
+            if directory == ROOT:
+                return self._root()
+            return self.node_of(self._open.get(caller.client, directory).description, answers)
+        place = self.place(caller, directory, path, not flags & NOFOLLOW or path.endswith(b"/"), answers)
+        return place.existing()
+
+    def regular(self, description: Description) -> Inode:
+        """The regular file on the device that a description is open on.
+
+        Raises:
+            ServiceError: EISDIR, EINVAL (another type), EROFS (a volume's).
+        """
+        if description.kind == VOLUME:
+            raise ServiceError(errno.EROFS)
+        inode = self._store.inode(description.file)
+        if not inode.is_regular:
+            raise ServiceError(errno.EISDIR if inode.is_directory else errno.EINVAL)
+        return inode

@@ -1,0 +1,172 @@
+"""Each request's answer, kept so that a request that is issued again is answered, not done again.
+
+One record per lane (a thread of a client) in an object that the core holds: the lane's last request, its result, and
+what is to be done to the tables of open files with it (*redo*). A record is written before the change that it belongs to
+and takes effect with it:
+
+* with a transaction of the metadata: once the database's number has reached the record's;
+* without one: when its state is stored as COMMITTED, one word.
+
+After a death at most one record is in between, because all is done under one lock. `recover` settles it.
+
+Record: eight words: client + 1 (0: free), request, transaction, result, redo (3), state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+RECORDS: Final = 4096
+RECORD_WORDS: Final = 8
+SIZE: Final = RECORDS * RECORD_WORDS * 8
+LANES_PER_CLIENT: Final = 256
+_LANE_SHIFT = 48
+
+NOTHING, MOVE, CLOSE = 0, 1, 2  # kinds of redo: set a description's position; close a descriptor
+
+_CLIENT, _REQUEST, _TRANSACTION, _RESULT, _REDO, _STATE = 0, 1, 2, 3, 4, 7
+_INVALID, _PREPARED, _COMMITTED, _APPLIED = 0, 1, 2, 3
+_U64 = 2**64 - 1
+
+Redo = Callable[[int, int, int], None]
+
+
+class Journal:
+    """The records."""
+
+    def __init__(self, memory: memoryview, redo: Redo) -> None:
+        self._words = memory.cast("Q")
+        self.redo = redo
+        self._lanes: dict[int, dict[int, int]] = {}  # client -> lane -> where its record starts
+        self._free: list[int] = []
+        for at in range(0, RECORDS * RECORD_WORDS, RECORD_WORDS)[::-1]:
+            if self._words[at + _CLIENT]:
+                lanes = self._lanes.setdefault(self._words[at + _CLIENT] - 1, {})
+                lanes[self._words[at + _REQUEST] >> _LANE_SHIFT] = at
+            else:
+                self._free.append(at)
+
+    def recover(self, number: int) -> None:
+        """After a death: settle what was under way; `number` is that of the last transaction that committed."""
+        for lanes in self._lanes.values():
+            for at in lanes.values():
+                state = self._words[at + _STATE]
+                committed = state == _COMMITTED or (state == _PREPARED and self._words[at + _TRANSACTION] <= number)
+                if committed:
+                    self._apply(at)
+                elif state == _PREPARED:
+                    self._words[at + _STATE] = _INVALID
+
+    def request(self, client: int, number: int) -> Request:
+        """The request `number` of a client."""
+        lanes = self._lanes.setdefault(client, {})
+        at = lanes.get(number >> _LANE_SHIFT, -1)
+        return Request(self, client, number, at)
+
+    def forget(self, client: int) -> None:
+        """A client is gone."""
+        for at in self._lanes.pop(client, {}).values():
+            self._words[at + _CLIENT] = 0
+            self._words[at + _STATE] = _INVALID
+            self._free.append(at)
+
+    def clients(self) -> list[int]:
+        """Who has a record."""
+        return list(self._lanes)
+
+    # ---- for requests
+
+    def moved_to(self, at: int) -> int:
+        """The position that a record's redo set."""
+        return self._words[at + _REDO + 2]
+
+    def answer(self, at: int, number: int) -> int | None:
+        """The result kept in a record, if it is that of this request."""
+        words = self._words
+        return words[at + _RESULT] if words[at + _REQUEST] == number and words[at + _STATE] == _APPLIED else None
+
+    def place(self, client: int, number: int) -> int:
+        """Where a lane's record is; made if need be, at the expense of the client's oldest lane if it has too many."""
+        lanes = self._lanes.setdefault(client, {})
+        lane = number >> _LANE_SHIFT
+        if lane not in lanes:
+            if len(lanes) >= LANES_PER_CLIENT or not self._free:
+                if not lanes:
+                    return -1
+                at = lanes.pop(next(iter(lanes)))
+            else:
+                at = self._free.pop()
+            self._words[at + _STATE] = _INVALID
+            self._words[at + _REQUEST] = number
+            self._words[at + _CLIENT] = client + 1
+            lanes[lane] = at
+        return lanes[lane]
+
+    def write(self, at: int, number: int, transaction: int, result: int, redo: tuple[int, int, int]) -> None:
+        """Fill a record and say that it is prepared, or committed if no transaction belongs to it."""
+        words = self._words
+        words[at + _STATE] = _INVALID
+        words[at + _REQUEST], words[at + _TRANSACTION], words[at + _RESULT] = number, transaction, result & _U64
+        words[at + _REDO], words[at + _REDO + 1], words[at + _REDO + 2] = redo
+        words[at + _STATE] = _PREPARED if transaction else _COMMITTED
+
+    def _apply(self, at: int) -> None:
+        words = self._words
+        if words[at + _REDO] != NOTHING:
+            self.redo(words[at + _REDO], words[at + _REDO + 1], words[at + _REDO + 2])
+        words[at + _STATE] = _APPLIED
+
+    def apply(self, at: int) -> None:
+        """Carry out a record's redo."""
+        self._apply(at)
+
+    def abandon(self, at: int) -> None:
+        """What a record was prepared for did not happen."""
+        self._words[at + _STATE] = _INVALID
+
+
+class Request:
+    """One request under way."""
+
+    __slots__ = ("_at", "_client", "_journal", "_redo", "number")
+
+    def __init__(self, journal: Journal, client: int, number: int, at: int) -> None:
+        self._journal = journal
+        self._client = client
+        self._at = at
+        self.number = number
+
+    def answer(self) -> int | None:
+        """What was answered to it before; None: it is new."""
+        return self._journal.answer(self._at, self.number) if self._at >= 0 else None
+
+    def moved_to(self) -> int:
+        """To an answered request: the position that it set."""
+        return self._journal.moved_to(self._at)
+
+    def prepare(self, transaction: int, result: int, redo: tuple[int, int, int]) -> None:
+        """Write its record; with transaction 0 it is committed thereby."""
+        if self._at < 0:
+            self._at = self._journal.place(self._client, self.number)
+        if self._at >= 0:
+            self._journal.write(self._at, self.number, transaction, result, redo)
+        self._redo = redo
+
+    def apply(self) -> None:
+        """Its change is committed: do the rest of it."""
+        if self._at >= 0:
+            self._journal.apply(self._at)
+        elif self._redo[0] != NOTHING:
+            self._journal.redo(*self._redo)
+
+    def abandon(self) -> None:
+        """Its change did not happen."""
+        if self._at >= 0:
+            self._journal.abandon(self._at)
+
+    def done(self, result: int, redo: tuple[int, int, int] = (NOTHING, 0, 0)) -> int:
+        """It is done without a transaction; `result`, for the caller's `return`."""
+        self.prepare(0, result, redo)
+        self.apply()
+        return result

@@ -1,0 +1,111 @@
+"""What is mounted where. The mounts stand in the database of the device that they are mounted on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import TypeAlias
+
+from corekernel.errors import ServiceError
+from services.fs.store import ROOT_INODE, Inode, Store
+from services.fs.walk import Node, Volume, root_of
+
+Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
+
+_CREATE = """CREATE TABLE IF NOT EXISTS mount(number INTEGER PRIMARY KEY, kind TEXT, covers INTEGER, path BLOB)"""
+
+
+class Mounts:
+    """The mounts; `kinds` makes a volume of a kind, given its number and the directory that it covers."""
+
+    def __init__(self, store: Store, kinds: Kinds, initial: dict[str, bytes]) -> None:
+        self._store = store
+        self._kinds = kinds
+        self._volumes: dict[int, Volume] = {}
+        self._covered: dict[int, Volume] = {}
+        self.paths: dict[int, bytes] = {}
+        store.execute(_CREATE)
+        for number, kind, covers, path in store.execute("SELECT number, kind, covers, path FROM mount").fetchall():
+            if kind in kinds:
+                self._enter(kinds[kind](number, covers), path)
+        for kind, path in initial.items():
+            if path not in self.paths.values():
+                self._mount_first(kind, path)
+
+    def _enter(self, volume: Volume, path: bytes) -> None:
+        self._volumes[volume.number] = volume
+        self._covered[volume.covers] = volume
+        self.paths[volume.number] = path
+
+    def _mount_first(self, kind: str, path: bytes) -> None:
+        """A mount that the composition wants: its directory is made if need be."""
+        directory = self._store.inode(ROOT_INODE)
+        for name in path.split(b"/")[1:]:
+            found = self._store.lookup(directory, name)
+            if found is None:
+                with self._store.transaction() as change:
+                    found = change.make(stat.S_IFDIR | 0o755, 0, 0, parent=directory.ino)
+                    found.nlink = 2
+                    change.enter(directory, name, found)
+                    directory.nlink += 1
+            directory = found
+        self.mount(kind, directory, path)
+
+    # ---- finding
+
+    def root(self, directory: Inode) -> Node:
+        """What the root of the namespace is."""
+        volume = self._covered.get(directory.ino)
+        return directory if volume is None else root_of(volume)
+
+    def on(self, number: int) -> Volume | None:
+        """What is mounted on a directory."""
+        return self._covered.get(number)
+
+    def covers(self, number: int) -> bool:
+        """Whether something is mounted on a directory."""
+        return number in self._covered
+
+    def volume(self, number: int) -> Volume:
+        """A mount by its number.
+
+        Raises:
+            ServiceError: ESTALE, it was unmounted.
+        """
+        if number not in self._volumes:
+            raise ServiceError(errno.ESTALE)
+        return self._volumes[number]
+
+    def table(self) -> list[dict[str, str]]:
+        """The mounts, the oldest first, for people."""
+        root = {"path": "/", "kind": "hmk", "source": "device", "options": "rw"}
+        rows = [
+            {"path": os.fsdecode(self.paths[number]), "kind": v.kind, "source": v.source, "options": "ro"}
+            for number, v in sorted(self._volumes.items())
+        ]
+        return [root, *rows]
+
+    # ---- changing
+
+    def mount(self, kind: str, directory: Inode, path: bytes) -> None:
+        """Mount a volume on a directory.
+
+        Raises:
+            ServiceError: ENODEV, no such kind; EBUSY, something is mounted there.
+        """
+        if kind not in self._kinds:
+            raise ServiceError(errno.ENODEV)
+        if directory.ino in self._covered:
+            raise ServiceError(errno.EBUSY)
+        with self._store.transaction() as change:
+            self._store.execute("INSERT INTO mount VALUES(?,?,?,?)", (change.number, kind, directory.ino, path))
+            number = change.number
+        self._enter(self._kinds[kind](number, directory.ino), path)
+
+    def unmount(self, volume: Volume) -> None:
+        """Undo a mount."""
+        with self._store.transaction():
+            self._store.execute("DELETE FROM mount WHERE number=?", (volume.number,))
+        del self._volumes[volume.number], self._covered[volume.covers], self.paths[volume.number]

@@ -1,0 +1,251 @@
+"""Opening and closing: how a name becomes a description, and a description gets and loses descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from corekernel.errors import CallError, ServiceError
+from corekernel.port import Caller
+from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor
+from services.fs.filesystem import FileSystem
+from services.fs.journal import CLOSE
+from services.fs.names import local
+from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
+from services.fs.store import Inode
+from services.fs.walk import Answers, Last, Node, Place, Remote
+from services.stubs.fs import GetFlagsResult, OpenResult
+
+FS, DEVMGR = 0, 1
+TMPFILE = 0o20000000
+_SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_DIRECT | os.O_ASYNC
+_REPORTED = os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | 0o100000 | _SETTABLE
+
+
+def wanted_of(flags: int) -> int:
+    """What opening a file with these flags needs permission for."""
+    mode = (READ, WRITE, READ | WRITE, READ | WRITE)[flags & os.O_ACCMODE]
+    return mode | (WRITE if flags & os.O_TRUNC else 0)
+
+
+def checked_flags(flags: int) -> int:
+    """Flags of `open` as Linux takes them.
+
+    Raises:
+        ServiceError: EINVAL, they contradict each other.
+    """
+    if flags & os.O_PATH:
+        return flags & (os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if flags & TMPFILE and (not flags & os.O_DIRECTORY or flags & os.O_ACCMODE == os.O_RDONLY or flags & os.O_CREAT):
+        raise ServiceError(errno.EINVAL)
+    if flags & os.O_CREAT and flags & os.O_DIRECTORY:
+        raise ServiceError(errno.EINVAL)
+    return flags
+
+
+class Opening(FileSystem):
+    """open, close, dup, flags, fsync."""
+
+    # ---- opening
+
+    def open(self, caller: Caller, request: int, directory: int, flags: int, mode: int, path: memoryview) -> OpenResult:
+        """See the interface."""
+        flags, flat = checked_flags(flags), bytes(path)
+        found = self.run(
+            caller, lambda answers: self._open_here(caller, request, directory, flags, mode, flat, answers)
+        )
+        if isinstance(found, Descriptor):
+            description = found.description
+            if description.kind != DEVICE:
+                return OpenResult(found.number, FS, 0)
+            return OpenResult(found.number, DEVMGR, description.file)
+        handle = self._open_device(caller, found, flags)
+        made = self.run(caller, lambda answers: self._open.open(caller.client, request, DEVICE, handle, 0, flags, b""))
+        return OpenResult(made.number, DEVMGR, handle)
+
+    def _open_here(
+        self, caller: Caller, number: int, directory: int, flags: int, mode: int, path: bytes, answers: Answers
+    ) -> Descriptor | int:
+        """Open what is not a device; a device's number."""
+        again = self._open.opened_by(caller.client, number)
+        if again is not None:
+            return again
+        request = self.request(caller, number)
+        made = request.answer()
+        if made is not None:  # it was made, and then this service died
+            return self._describe(caller, number, self._store.inode(made), flags)
+        self._open.room(caller.client)
+        if flags & TMPFILE:
+            place = self.place(caller, directory, path, True, answers)
+            return self._describe(caller, number, self._unnamed(caller, number, mode, place), flags)
+        follow = not flags & os.O_NOFOLLOW and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
+        place = self.place(caller, directory, path, follow or path[-1:] == b"/", answers)
+        if flags & os.O_CREAT:
+            if place.slash or place.last is not Last.NAME:
+                raise ServiceError(errno.EISDIR)
+            if place.node is None:
+                return self._describe(caller, number, self._create(caller, number, mode, place), flags)
+            if flags & os.O_EXCL:
+                raise ServiceError(errno.EEXIST)
+            if place.node.is_directory:
+                raise ServiceError(errno.EISDIR)
+        node = place.existing()
+        if isinstance(node, Remote) and not node.found.ctime:
+            found = answers.of(node.volume, node.path)
+            node = Remote(node.volume, node.path, found.attributes)
+        self._may_open(caller, node, flags)
+        return self._open_existing(caller, number, node, flags)
+
+    def _open_existing(self, caller: Caller, number: int, node: Node, flags: int) -> Descriptor | int:
+        kind = stat.S_IFMT(node.mode)
+        if not flags & os.O_PATH:
+            if kind == stat.S_IFCHR and isinstance(node, Inode):
+                return node.rdev
+            if kind in (stat.S_IFSOCK, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFCHR):
+                raise ServiceError(errno.ENXIO)
+            if flags & os.O_TRUNC and isinstance(node, Inode) and node.is_regular:
+                with self._store.transaction(self.request(caller, number)) as change:
+                    self._contents.truncate(change, node, 0)
+                    if caller.uid != 0:
+                        node.mode = kept_bits(node.mode)
+                    change.result = node.ino
+        return self._describe(caller, number, node, flags)
+
+    def _may_open(self, caller: Caller, node: Node, flags: int) -> None:
+        if flags & os.O_DIRECTORY and not node.is_directory:
+            raise ServiceError(errno.ENOTDIR)
+        if flags & os.O_PATH:
+            return
+        if node.is_symlink:
+            raise ServiceError(errno.ELOOP)
+        wanted = wanted_of(flags)
+        if node.is_directory and wanted & WRITE:
+            raise ServiceError(errno.EISDIR)
+        if isinstance(node, Remote) and wanted & WRITE:
+            raise ServiceError(errno.EROFS)
+        require(caller, node, wanted)
+        if flags & os.O_NOATIME and not owns(caller, node):
+            raise ServiceError(errno.EPERM)
+
+    def _create(self, caller: Caller, number: int, mode: int, place: Place) -> Inode:
+        parent = self._names.may_create(caller, place)
+        with self._store.transaction(self.request(caller, number)) as change:
+            made = self._names.make(change, caller, place, parent, stat.S_IFREG | (mode & 0o7777))
+            change.result = made.ino
+        return made
+
+    def _unnamed(self, caller: Caller, number: int, mode: int, place: Place) -> Inode:
+        """A file without a name (O_TMPFILE)."""
+        directory = place.existing()
+        if not directory.is_directory:
+            raise ServiceError(errno.ENOTDIR)
+        parent = local(directory)
+        require(caller, parent, WRITE | EXECUTE)
+        with self._store.transaction(self.request(caller, number)) as change:
+            mode, group = new_mode(caller, parent, stat.S_IFREG | (mode & 0o7777))
+            made = change.make(mode, caller.uid, group)
+            change.result = made.ino
+        return made
+
+    def _describe(self, caller: Caller, number: int, node: Node, flags: int) -> Descriptor:
+        """A description of an open file on the device or of a volume, and its descriptor."""
+        kept = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY)
+        if isinstance(node, Remote):
+            return self._open.open(caller.client, number, VOLUME, node.ino, node.volume.number, kept, node.path)
+        return self._open.open(caller.client, number, LOCAL, node.ino, 0, kept, b"")
+
+    def _open_device(self, caller: Caller, rdev: int, flags: int) -> int:
+        """The device manager's handle for a device."""
+        if self._devices is None:
+            raise ServiceError(errno.ENXIO)
+        try:
+            return self._devices.open(caller.client, rdev, flags)
+        except ServiceError:
+            raise
+        except CallError as error:
+            raise ServiceError(errno.EIO, str(error)) from error
+
+    def close(self, caller: Caller, request: int, descriptor: int) -> None:
+        """See the interface."""
+        with self._lock:
+            asked = self.request(caller, request)
+            if asked.answer() is not None:
+                return
+            found = self._open.get(caller.client, descriptor)
+            description = found.description
+            if description.kind == LOCAL:
+                self._locks.unlock_file(description.file, caller.client)
+            asked.done(0, (CLOSE, found.index, 0))
+            released, self._released = self._released, []
+        for handle in released:
+            self._release_device(handle)
+
+    def _release_device(self, handle: int) -> None:
+        if self._devices is not None:
+            try:
+                self._devices.release(handle)
+            except (CallError, ServiceError) as error:
+                self._environment.log(f"a device's handle was not released: {error}")
+
+    # ---- descriptors
+
+    def duplicate(self, caller: Caller, request: int, descriptor: int, wanted: int, exactly: bool, flags: int) -> int:
+        """See the interface."""
+        with self._lock:
+            again = self._open.opened_by(caller.client, request)
+            if again is not None:
+                return again.number
+            found = self._open.get(caller.client, descriptor)
+            if flags & ~os.O_CLOEXEC or (exactly and wanted == descriptor):
+                raise ServiceError(errno.EINVAL)
+            if exactly:
+                self._make_way(caller, wanted)
+            number = wanted if exactly else self._open.room(caller.client, wanted)
+            close_on_exec = bool(flags & os.O_CLOEXEC)
+            made = self._open.refer(caller.client, number, found.description, close_on_exec, request)
+        return made.number
+
+    def _make_way(self, caller: Caller, wanted: int) -> None:
+        """Close what stands at a descriptor's number."""
+        if wanted >= 1024:
+            raise ServiceError(errno.EBADF)
+        taken = next((d for d in self._open.of(caller.client) if d.number == wanted), None)
+        if taken is not None:
+            if taken.description.kind == LOCAL:
+                self._locks.unlock_file(taken.description.file, caller.client)
+            self._open.close(taken)
+        self._open.room(caller.client)
+
+    def get_flags(self, caller: Caller, descriptor: int) -> GetFlagsResult:
+        """See the interface."""
+        with self._lock:
+            found = self._open.get(caller.client, descriptor)
+            return GetFlagsResult(found.description.flags & _REPORTED, 1 if found.close_on_exec else 0)
+
+    def set_flags(self, caller: Caller, descriptor: int, of_descriptor: bool, flags: int) -> None:
+        """See the interface."""
+        with self._lock:
+            found = self._open.get(caller.client, descriptor)
+            if of_descriptor:
+                self._open.set_close_on_exec(found, bool(flags & 1))
+                return
+            description = found.description
+            if description.flags & os.O_PATH:
+                raise ServiceError(errno.EBADF)
+            if flags & os.O_NOATIME and description.kind == LOCAL:
+                inode = self._store.inode(description.file)
+                if not description.flags & os.O_NOATIME and not owns(caller, inode):
+                    raise ServiceError(errno.EPERM)
+            self._open.set_flags(description, description.flags & ~_SETTABLE | flags & _SETTABLE)
+
+    def sync(self, caller: Caller, descriptor: int, data_only: bool) -> None:
+        """See the interface; whatever was answered is on the device already."""
+        if descriptor == 2**64 - 1:
+            return
+        with self._lock:
+            description = self._open.get(caller.client, descriptor).description
+            if description.flags & os.O_PATH:
+                raise ServiceError(errno.EBADF)
+            if description.kind == DEVICE:
+                raise ServiceError(errno.EINVAL)

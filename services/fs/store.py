@@ -1,0 +1,368 @@
+"""The metadata engine: inodes, names, extents and extended attributes in SQLite on a device, cached in plain objects.
+
+Whatever changes metadata does so in one `Transaction`: it commits or it did not happen, and no cache remembers what did
+not. Each transaction has a number, kept in the database; it is also the number of the inode that it makes and the
+place in its directory of each name that it enters. So a number is never used twice, and a listing that goes by place
+shows each lasting name once.
+
+All of this is used under the lock of `service.Service`.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+
+import apsw
+
+from corekernel.errors import ServiceError
+from services.files import NAME_MAX, Attributes, Entry
+from services.fs.blocks import BlockMap
+from services.fs.device import BLOCK, Device
+from services.fs.journal import Request
+from services.fs.sqlite_vfs import open_database
+
+ROOT_INODE: Final = 1
+DEVICE_NUMBER: Final = 0x484D
+EMPTY_DIRECTORY: Final = 40  # bytes that a directory seems to have, and what each name adds: as tmpfs says
+ENTRY_SIZE: Final = 20
+_NAMES_PER_TRANSACTION = 4
+_CACHED_INODES, _CACHED_NAMES = 50_000, 100_000
+
+Extent: TypeAlias = tuple[int, int, int]  # first block of the file, how many, first block of the device
+
+_SCHEMA = (
+    "CREATE TABLE counter(id INTEGER PRIMARY KEY, value INTEGER NOT NULL)",
+    """CREATE TABLE inode(ino INTEGER PRIMARY KEY, mode INTEGER, nlink INTEGER, uid INTEGER, gid INTEGER,
+       rdev INTEGER, size INTEGER, blocks INTEGER, atime INTEGER, mtime INTEGER, ctime INTEGER, btime INTEGER,
+       parent INTEGER, target BLOB)""",
+    """CREATE TABLE name(parent INTEGER, place INTEGER, name BLOB, ino INTEGER, kind INTEGER,
+       PRIMARY KEY(parent, place)) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX by_name ON name(parent, name)",
+    """CREATE TABLE extent(ino INTEGER, start INTEGER, count INTEGER, block INTEGER,
+       PRIMARY KEY(ino, start)) WITHOUT ROWID""",
+    "CREATE TABLE attribute(ino INTEGER, name BLOB, value BLOB, PRIMARY KEY(ino, name)) WITHOUT ROWID",
+    "CREATE INDEX orphans ON inode(ino) WHERE nlink = 0",
+)
+_ROW = "ino, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime, parent, target"
+_FIELDS = _ROW.split(", ")
+_SAVE = f"UPDATE inode SET {', '.join(f'{name}=?' for name in _FIELDS[1:])} WHERE ino=?"
+_INSERT = f"INSERT INTO inode({_ROW}) VALUES({', '.join('?' * len(_FIELDS))})"
+
+
+@dataclass(slots=True, eq=False)
+class Inode:
+    """One file: what `stat` tells; `parent` of a directory, `target` of a symbolic link. Times in ns since 1970."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    atime: int
+    mtime: int
+    ctime: int
+    btime: int
+    parent: int
+    target: bytes
+    extents: list[Extent] | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return self.mode & 0o170000 == stat.S_IFDIR
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
+        return self.mode & 0o170000 == stat.S_IFLNK
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a regular file."""
+        return self.mode & 0o170000 == stat.S_IFREG
+
+    def attributes(self) -> Attributes:
+        """For `stat`."""
+        return Attributes(
+            self.ino, DEVICE_NUMBER, self.mode, self.nlink, self.uid, self.gid, self.rdev, self.size, BLOCK,
+            self.blocks * (BLOCK // 512), self.atime, self.mtime, self.ctime, self.btime,
+        )  # fmt: skip
+
+    def row(self) -> tuple[int | bytes, ...]:
+        """As it stands in the database, the number apart."""
+        return (
+            self.mode, self.nlink, self.uid, self.gid, self.rdev, self.size, self.blocks, self.atime, self.mtime,
+            self.ctime, self.btime, self.parent, self.target,
+        )  # fmt: skip
+
+
+class Store:
+    """The files of one device."""
+
+    def __init__(self, device: Device) -> None:
+        now = time.time_ns()
+        root = (ROOT_INODE, stat.S_IFDIR | 0o755, 2, 0, 0, 0, EMPTY_DIRECTORY, 0, now, now, now, now, ROOT_INODE, b"")
+        first = f"INSERT INTO inode({_ROW}) VALUES({', '.join(map(str, root[:-1]))}, x'')"
+        self.device = device
+        self._database = open_database(device, (*_SCHEMA, first, "INSERT INTO counter VALUES(1, 1)"))
+        self.execute: Callable[..., Any] = self._database.execute
+        self.number: int = self.execute("SELECT value FROM counter WHERE id=1").fetchone()[0]
+        self.blocks = BlockMap(device)
+        if self.blocks.unsure:
+            self.blocks.rebuild(self.execute("SELECT block, count FROM extent"))
+        self._inodes: dict[int, Inode] = {}
+        self._names: dict[tuple[int, bytes], int] = {}
+
+    # ---- reading
+
+    def inode(self, number: int) -> Inode:
+        """An inode by its number.
+
+        Raises:
+            ServiceError: ESTALE, there is none.
+        """
+        found = self._inodes.get(number)
+        if found is None:
+            row = self.execute(f"SELECT {_ROW} FROM inode WHERE ino=?", (number,)).fetchone()
+            if row is None:
+                raise ServiceError(errno.ESTALE)
+            found = Inode(*row)
+            if len(self._inodes) > _CACHED_INODES:
+                _shrink(self._inodes)
+            self._inodes[number] = found
+        return found
+
+    def lookup(self, directory: Inode, name: bytes) -> Inode | None:
+        """What a name in a directory means; None: nothing.
+
+        Raises:
+            ServiceError: ENAMETOOLONG.
+        """
+        key = (directory.ino, name)
+        number = self._names.get(key)
+        if number is None:
+            if len(name) > NAME_MAX:
+                raise ServiceError(errno.ENAMETOOLONG)
+            row = self.execute("SELECT ino FROM name WHERE parent=? AND name=?", key).fetchone()
+            number = row[0] if row else 0
+            if len(self._names) > _CACHED_NAMES:
+                _shrink(self._names)
+            self._names[key] = number
+        return self.inode(number) if number else None
+
+    def extents(self, inode: Inode) -> list[Extent]:
+        """Where a file's contents are, in order."""
+        if inode.extents is None:
+            rows = self.execute("SELECT start, count, block FROM extent WHERE ino=? ORDER BY start", (inode.ino,))
+            inode.extents = rows.fetchall()
+        return inode.extents
+
+    def entries(self, directory: Inode, after: int, count: int) -> tuple[int, list[Entry]]:
+        """Up to `count` names in a directory whose place is beyond `after`, and the place of the last one."""
+        rows = self.execute(
+            "SELECT name, ino, kind, place FROM name WHERE parent=? AND place>? ORDER BY place LIMIT ?",
+            (directory.ino, after, count),
+        ).fetchall()
+        return (rows[-1][3] if rows else after), [Entry(row[0], row[1], row[2]) for row in rows]
+
+    def name_of(self, inode: Inode) -> tuple[int, bytes] | None:
+        """Directory and name under which a file stands; None: it has none. Of anything but a directory, one of them."""
+        where = "parent=? AND ino=?" if inode.is_directory else "? AND ino=?"
+        values = (inode.parent if inode.is_directory else 1, inode.ino)
+        row = self.execute(f"SELECT parent, name FROM name WHERE {where} LIMIT 1", values).fetchone()
+        return (row[0], row[1]) if row and inode.nlink else None
+
+    def is_empty(self, directory: Inode) -> bool:
+        """Whether a directory has no name in it."""
+        return directory.size == EMPTY_DIRECTORY
+
+    def orphans(self) -> list[int]:
+        """Inodes without a name: open when their last one went."""
+        return [row[0] for row in self.execute("SELECT ino FROM inode WHERE nlink=0")]
+
+    def files(self) -> int:
+        """How many inodes there are."""
+        return int(self.execute("SELECT count(*) FROM inode").fetchone()[0])
+
+    def attribute(self, inode: Inode, name: bytes) -> bytes | None:
+        """Value of an extended attribute."""
+        row = self.execute("SELECT value FROM attribute WHERE ino=? AND name=?", (inode.ino, name)).fetchone()
+        return row[0] if row else None
+
+    def attributes(self, inode: Inode) -> list[bytes]:
+        """Names of its extended attributes."""
+        return [row[0] for row in self.execute("SELECT name FROM attribute WHERE ino=?", (inode.ino,))]
+
+    # ---- changing
+
+    def transaction(self, request: Request | None = None) -> Transaction:
+        """One change; `request` is what its result is kept under."""
+        return Transaction(self, request)
+
+    def _forget(self, inodes: dict[int, Inode], names: set[tuple[int, bytes]]) -> None:
+        for number in inodes:
+            self._inodes.pop(number, None)
+        for key in names:
+            self._names.pop(key, None)
+
+
+def _shrink(cache: dict[int, Inode] | dict[tuple[int, bytes], int]) -> None:
+    """Drop the quarter of a cache that has been in it longest."""
+    for key in list(cache)[: len(cache) // 4]:
+        del cache[key]  # type: ignore[arg-type]
+
+
+class Transaction:
+    """A change of metadata: `with store.transaction(request) as change:`; an exception undoes it.
+
+    `result` and `redo` are for the request's answer, see `journal.py`. Inodes that are changed are to be named with
+    `touch` first.
+    """
+
+    def __init__(self, store: Store, request: Request | None) -> None:
+        self._store = store
+        self._request = request
+        self._touched: dict[int, Inode] = {}
+        self._names: set[tuple[int, bytes]] = set()
+        self._taken: list[tuple[int, int]] = []
+        self._given: list[tuple[int, int]] = []
+        self._entered = 0
+        self.number = store.number + 1
+        self.now = time.time_ns()
+        self.result = 0
+        self.redo: tuple[int, int, int] = (0, 0, 0)
+
+    def __enter__(self) -> Transaction:
+        self._store.execute("BEGIN IMMEDIATE")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self._commit()
+                return
+            except BaseException as caught:
+                error = caught
+        self._undo()
+        if isinstance(error, apsw.FullError):
+            raise ServiceError(errno.ENOSPC, "the device's metadata area is full") from error
+        if kind is None:
+            raise error
+
+    def _commit(self) -> None:
+        store, execute = self._store, self._store.execute
+        for inode in self._touched.values():
+            execute(_SAVE, (*inode.row(), inode.ino))
+        execute("UPDATE counter SET value=? WHERE id=1", (self.number,))
+        if self._request is not None:
+            self._request.prepare(self.number, self.result, self.redo)
+        execute("COMMIT")
+        store.number = self.number
+        for block, count in self._given:
+            store.blocks.give(block, count)
+        if self._taken or self._given:
+            store.blocks.settled()
+        if self._request is not None:
+            self._request.apply()
+
+    def _undo(self) -> None:
+        store = self._store
+        if store._database.in_transaction:
+            store.execute("ROLLBACK")
+        store._forget(self._touched, self._names)
+        for block, count in self._taken:
+            store.blocks.give(block, count)
+        if self._taken or self._given:
+            store.blocks.settled()
+        if self._request is not None:
+            self._request.abandon()
+
+    # ---- what it may do
+
+    def touch(self, *inodes: Inode) -> None:
+        """These are about to change."""
+        for inode in inodes:
+            self._touched[inode.ino] = inode
+
+    def make(self, mode: int, uid: int, gid: int, rdev: int = 0, parent: int = 0, target: bytes = b"") -> Inode:
+        """A new inode, with no name yet."""
+        now = self.now
+        size = EMPTY_DIRECTORY if stat.S_ISDIR(mode) else len(target)
+        made = Inode(self.number, mode, 0, uid, gid, rdev, size, 0, now, now, now, now, parent, target, [])
+        self._store.execute(_INSERT, (made.ino, *made.row()))
+        self._store._inodes[made.ino] = made
+        self.touch(made)
+        return made
+
+    def enter(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """Enter a name in a directory."""
+        place = self.number * _NAMES_PER_TRANSACTION + self._entered
+        self._entered += 1
+        kind = stat.S_IFMT(inode.mode)
+        self._store.execute("INSERT INTO name VALUES(?,?,?,?,?)", (directory.ino, place, name, inode.ino, kind))
+        self._renamed(directory, name, inode.ino)
+        directory.size += ENTRY_SIZE
+
+    def strike(self, directory: Inode, name: bytes) -> None:
+        """Strike a name from a directory."""
+        self._store.execute("DELETE FROM name WHERE parent=? AND name=?", (directory.ino, name))
+        self._renamed(directory, name, 0)
+        directory.size -= ENTRY_SIZE
+
+    def _renamed(self, directory: Inode, name: bytes, number: int) -> None:
+        key = (directory.ino, name)
+        self._names.add(key)
+        self._store._names[key] = number
+        self.touch(directory)
+        directory.mtime = directory.ctime = self.now
+
+    def erase(self, inode: Inode) -> None:
+        """An inode that has no name and is not open: it goes, with its contents."""
+        self.free(self._store.extents(inode))
+        for table in ("extent", "attribute", "inode"):
+            self._store.execute(f"DELETE FROM {table} WHERE ino=?", (inode.ino,))
+        self._touched.pop(inode.ino, None)
+        self._store._inodes.pop(inode.ino, None)
+
+    def take(self, wanted: int) -> tuple[int, int]:
+        """Up to `wanted` adjoining free blocks: first and how many; (0, 0): there is none."""
+        self._moving()
+        block, count = self._store.blocks.take(wanted)
+        if count:
+            self._taken.append((block, count))
+        return block, count
+
+    def free(self, extents: list[Extent]) -> None:
+        """Give blocks back once this is committed."""
+        if extents:
+            self._moving()
+            self._given += [(block, count) for _, count, block in extents]
+
+    def _moving(self) -> None:
+        if not self._taken and not self._given:
+            self._store.blocks.begin()
+
+    def set_attribute(self, inode: Inode, name: bytes, value: bytes) -> None:
+        """Set an extended attribute."""
+        self._store.execute("INSERT OR REPLACE INTO attribute VALUES(?,?,?)", (inode.ino, name, value))
+        self._changed(inode)
+
+    def remove_attribute(self, inode: Inode, name: bytes) -> None:
+        """Remove one."""
+        self._store.execute("DELETE FROM attribute WHERE ino=? AND name=?", (inode.ino, name))
+        self._changed(inode)
+
+    def _changed(self, inode: Inode) -> None:
+        self.touch(inode)
+        inode.ctime = self.now

@@ -1,0 +1,348 @@
+"""From a path to what it names, through directories, symbolic links and mounts.
+
+What is on the device is looked up here; what a *volume* serves (a directory of the host, `/proc`) is asked of it. A volume
+may be another process, and no lock is held over a call: so the walk that needs an answer raises `NeedVolume`, whoever
+runs it gets the answer with the lock released, and walks again with the answer in `Answers`.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from corekernel.errors import ServiceError
+from corekernel.port import Caller
+from services.files import PATH_MAX, SYMLINKS_MAX, Attributes
+from services.fs.permission import EXECUTE, require
+from services.fs.store import Inode, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A volume's answer: how much of the path it walked, and what stands there; `target` of a symbolic link."""
+
+    consumed: int
+    attributes: Attributes
+    target: bytes
+
+
+class Volume(Protocol):
+    """Something mounted that is not on the device; it is read-only. Its methods raise `ServiceError`."""
+
+    number: int
+    kind: str
+    source: str
+    covers: int
+
+    def walk(self, path: bytes, who: Caller) -> Walked:
+        """Walk a path without "." and "..", up to its end or the first symbolic link."""
+        ...
+
+    def read(self, node: Remote, offset: int, size: int) -> bytes:
+        """Contents of a file."""
+        ...
+
+    def entries(self, node: Remote, after: int, size: int) -> tuple[int, bool, bytes]:
+        """Names in a directory beyond a position: position of the last one, whether that is all, packed entries."""
+        ...
+
+    def statfs(self, path: bytes) -> tuple[int, ...]:
+        """The results of the operation `statfs`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file of a volume; it can be asked for its owner and mode like an `Inode`."""
+
+    volume: Volume
+    path: bytes
+    found: Attributes
+    target: bytes = b""
+
+    @property
+    def ino(self) -> int:
+        """Inode number."""
+        return self.found.ino
+
+    @property
+    def mode(self) -> int:
+        """Type and permissions."""
+        return self.found.mode
+
+    @property
+    def uid(self) -> int:
+        """Owner."""
+        return self.found.uid
+
+    @property
+    def gid(self) -> int:
+        """Group."""
+        return self.found.gid
+
+    @property
+    def rdev(self) -> int:
+        """Number of a device."""
+        return self.found.rdev
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.found.size
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.found.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.found.mode)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.found.mode)
+
+    def attributes(self) -> Attributes:
+        """For `stat`; the device number is its mount's."""
+        return self.found._replace(dev=self.volume.number)
+
+
+Node: TypeAlias = Inode | Remote
+
+
+class NeedVolume(Exception):
+    """The walk cannot go on without a volume's answer."""
+
+    def __init__(self, volume: Volume, path: bytes) -> None:
+        super().__init__(path)
+        self.volume = volume
+        self.path = path
+
+
+class Answers:
+    """What volumes have answered during one operation."""
+
+    def __init__(self, who: Caller) -> None:
+        self._who = who
+        self._known: dict[tuple[int, bytes], Walked | ServiceError] = {}
+
+    def of(self, volume: Volume, path: bytes) -> Walked:
+        """A volume's answer.
+
+        Raises:
+            NeedVolume: it has not been asked.
+            ServiceError: its answer was that.
+        """
+        known = self._known.get((volume.number, path))
+        if known is None:
+            raise NeedVolume(volume, path)
+        if isinstance(known, ServiceError):
+            raise ServiceError(known.errno or errno.EIO)
+        return known
+
+    def ask(self, need: NeedVolume) -> None:
+        """Ask a volume; takes as long as it takes."""
+        key = (need.volume.number, need.path)
+        try:
+            self._known[key] = need.volume.walk(need.path, self._who)
+        except ServiceError as error:
+            self._known[key] = error
+
+
+class Last(Enum):
+    """What the last component of a path is."""
+
+    NAME = 0
+    ROOT = 1
+    DOT = 2
+    DOTDOT = 3
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a path leads.
+
+    Attributes:
+        parent: the directory that the last component stands in.
+        name: the last component, unless `last` is another than NAME.
+        node: what is there; None: nothing.
+        slash: whether the path ended with a slash, and so must name a directory.
+    """
+
+    parent: Node
+    name: bytes
+    node: Node | None
+    slash: bool
+    last: Last = Last.NAME
+
+    def existing(self) -> Node:
+        """What is there.
+
+        Raises:
+            ServiceError: ENOENT, nothing; ENOTDIR, the path ended with a slash and it is no directory.
+        """
+        if self.node is None:
+            raise ServiceError(errno.ENOENT)
+        if self.slash and not self.node.is_directory:
+            raise ServiceError(errno.ENOTDIR)
+        return self.node
+
+
+@dataclass
+class _Walk:
+    """One walk: where it is, what is still to be walked (the next component last), how many links it followed."""
+
+    node: Node
+    todo: list[bytes]
+    slash: bool
+    parent: Node
+    links: int = 0
+    name: bytes = b""
+    last: Last = Last.ROOT
+
+
+class Walker:
+    """Walks paths in the namespace of a store and its mounts."""
+
+    def __init__(self, store: Store, root: Callable[[], Node], mounted: Callable[[int], Volume | None]) -> None:
+        self._store = store
+        self._root = root
+        self._mounted = mounted
+
+    def walk(self, who: Caller, start: Node, path: bytes, follow: bool, answers: Answers) -> Place:
+        """Walk a path.
+
+        Args:
+            who: must be allowed to search each directory.
+            start: where a relative path starts.
+            path: not empty.
+            follow: whether a symbolic link at the end is followed (one in the middle always is).
+            answers: of volumes.
+
+        Raises:
+            ServiceError: ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG, or what a volume says.
+            NeedVolume: see there.
+        """
+        if not path:
+            raise ServiceError(errno.ENOENT)
+        if len(path) >= PATH_MAX:
+            raise ServiceError(errno.ENAMETOOLONG)
+        if b"\0" in path:
+            raise ServiceError(errno.EINVAL)
+        node = self._root() if path[0] == 47 else start
+        walk = _Walk(node, _components(path), path[-1] == 47, node)
+        here: Node | None = node
+        while walk.todo:
+            if here is None:
+                raise ServiceError(errno.ENOENT)
+            walk.node = here
+            here = self._step(who, walk, follow, answers)
+        return Place(walk.parent, walk.name, here, walk.slash, walk.last)
+
+    def _step(self, who: Caller, walk: _Walk, follow: bool, answers: Answers) -> Node | None:
+        """Take the next component; what is there now."""
+        node = walk.node
+        if not node.is_directory:
+            raise ServiceError(errno.ENOTDIR)
+        require(who, node, EXECUTE)
+        name = walk.todo.pop()
+        walk.parent, walk.name = node, name
+        if name == b".":
+            walk.last = Last.DOT
+            return node
+        if name == b"..":
+            walk.last = Last.DOTDOT
+            return self._above(node, answers)
+        walk.last = Last.NAME
+        found = self._local(node, name) if isinstance(node, Inode) else self._remote(walk, node, name, answers)
+        if found is not None and found.is_symlink and (walk.todo or follow):
+            return self._follow(walk, walk.parent, found)
+        return found
+
+    def _local(self, directory: Inode, name: bytes) -> Node | None:
+        found = self._store.lookup(directory, name)
+        if found is None or not found.is_directory:
+            return found
+        return self._covered(found)
+
+    def _covered(self, directory: Inode) -> Node:
+        """What is mounted on a directory, else it."""
+        volume = self._mounted(directory.ino)
+        return directory if volume is None else root_of(volume)
+
+    def _remote(self, walk: _Walk, directory: Remote, name: bytes, answers: Answers) -> Node | None:
+        """Walk as many names as there are in a row; the volume itself has searched the directories between."""
+        names = [name]
+        while walk.todo and walk.todo[-1] not in (b".", b".."):
+            names.append(walk.todo.pop())
+        volume, path = directory.volume, _joined(directory.path, names)
+        try:
+            walked = answers.of(volume, path)
+        except ServiceError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            if len(names) > 1:
+                answers.of(volume, _joined(directory.path, names[:-1]))  # or it is not only the last that is missing
+            walk.name = names[-1]
+            return None
+        reached = path[: walked.consumed]
+        rest = path[walked.consumed :]
+        walk.todo += _components(rest)
+        above, _, walk.name = reached.rpartition(b"/")
+        walk.parent = Remote(volume, above, VOLUME_ROOT)
+        return Remote(volume, reached, walked.attributes, walked.target)
+
+    def _above(self, node: Node, answers: Answers) -> Node:
+        """The directory above one."""
+        if isinstance(node, Remote):
+            if not node.path:
+                covered = self._store.inode(node.volume.covers)
+                return self._covered(self._store.inode(covered.parent))
+            path = node.path.rpartition(b"/")[0]
+            return Remote(node.volume, path, answers.of(node.volume, path).attributes) if path else root_of(node.volume)
+        root = self._root()
+        return node if node is root else self._covered(self._store.inode(node.parent))
+
+    def _follow(self, walk: _Walk, directory: Node, link: Node) -> Node:
+        """Put a symbolic link's target before what is still to be walked; where to go on."""
+        walk.links += 1
+        target = link.target
+        if walk.links > SYMLINKS_MAX:
+            raise ServiceError(errno.ELOOP)
+        if not target:
+            raise ServiceError(errno.ENOENT)
+        if not walk.todo and target[-1] == 47:
+            walk.slash = True
+        walk.todo += _components(target)
+        if target[0] != 47:
+            here = directory
+        else:
+            # An absolute link of the host means the host's own root.
+            here = root_of(link.volume) if isinstance(link, Remote) else self._root()
+        if not walk.todo:
+            walk.last, walk.parent = Last.ROOT, here
+        return here
+
+
+def root_of(volume: Volume) -> Remote:
+    """The directory that a volume shows at its mount."""
+    return Remote(volume, b"", VOLUME_ROOT)
+
+
+VOLUME_ROOT = Attributes(1, 0, stat.S_IFDIR | 0o555, 2, 0, 0, 0, 0, 4096, 0, 0, 0, 0, 0)
+
+
+def _joined(path: bytes, names: list[bytes]) -> bytes:
+    return b"/".join([path, *names] if path else names)
+
+
+def _components(path: bytes) -> list[bytes]:
+    """The names in a path, the first one last."""
+    return [name for name in path.split(b"/") if name][::-1]
