@@ -60,9 +60,8 @@ class Journal:
 
     def request(self, client: int, number: int) -> Request:
         """The request `number` of a client."""
-        lanes = self._lanes.setdefault(client, {})
-        at = lanes.get(number >> _LANE_SHIFT, -1)
-        return Request(self, client, number, at)
+        lanes = self._lanes.get(client)
+        return Request(self, client, number, lanes.get(number >> _LANE_SHIFT, -1) if lanes else -1)
 
     def forget(self, client: int) -> None:
         """A client is gone."""

@@ -10,7 +10,7 @@ from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor
 from services.fs.filesystem import FileSystem
-from services.fs.journal import CLOSE
+from services.fs.journal import CLOSE, Request
 from services.fs.names import local
 from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
 from services.fs.store import Inode
@@ -85,7 +85,7 @@ class Opening(FileSystem):
             if place.slash or place.last is not Last.NAME:
                 raise ServiceError(errno.EISDIR)
             if place.node is None:
-                return self._describe(caller, number, self._create(caller, number, mode, place), flags)
+                return self._describe(caller, number, self._create(caller, request, mode, place), flags)
             if flags & os.O_EXCL:
                 raise ServiceError(errno.EEXIST)
             if place.node.is_directory:
@@ -128,9 +128,9 @@ class Opening(FileSystem):
         if flags & os.O_NOATIME and not owns(caller, node):
             raise ServiceError(errno.EPERM)
 
-    def _create(self, caller: Caller, number: int, mode: int, place: Place) -> Inode:
+    def _create(self, caller: Caller, request: Request, mode: int, place: Place) -> Inode:
         parent = self._names.may_create(caller, place)
-        with self._store.transaction(self.request(caller, number)) as change:
+        with self._store.transaction(request) as change:
             made = self._names.make(change, caller, place, parent, stat.S_IFREG | (mode & 0o7777))
             change.result = made.ino
         return made

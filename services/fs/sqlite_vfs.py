@@ -21,30 +21,35 @@ class DeviceFile:
     def __init__(self, device: Device, number: int, area: Area) -> None:
         self._device = device
         self._memory = device.memory[area.start : area.start + area.size]
+        self._write = device.write
         self._start = area.start
         self._size = area.size
         self._number = number
+        self._length = device.length(number)
 
-    def xRead(self, amount: int, offset: int) -> bytes:
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
         """Bytes, fewer at the end."""
-        return bytes(self._memory[offset : min(offset + amount, self._device.length(self._number))])
+        return bytes(self._memory[offset : min(offset + amount, self._length)])
 
-    def xWrite(self, data: bytes, offset: int) -> None:
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         """Write, growing the file."""
         end = offset + len(data)
-        if end > self._size:
-            raise apsw.FullError("the metadata area is full")
-        self._device.write(self._start + offset, data)
-        if end > self._device.length(self._number):
-            self._device.set_length(self._number, end)
+        if end > self._length:
+            if end > self._size:
+                raise apsw.FullError("the metadata area is full")
+            self._write(self._start + offset, data)
+            self.xTruncate(end)
+        else:
+            self._write(self._start + offset, data)
 
-    def xTruncate(self, length: int) -> None:
+    def xTruncate(self, length: int) -> None:  # noqa: N802
         """Cut or extend."""
         self._device.set_length(self._number, length)
+        self._length = length
 
-    def xFileSize(self) -> int:
+    def xFileSize(self) -> int:  # noqa: N802
         """Length."""
-        return self._device.length(self._number)
+        return self._length
 
     def xSync(self, flags: int) -> None:
         """Memory needs none."""
@@ -113,12 +118,13 @@ class DeviceVFS(apsw.VFS):
 
 def open_database(device: Device, statements: Sequence[str]) -> apsw.Connection:
     """SQLite on a device, set up, with the schema `statements` run if the device is new."""
-    vfs = DeviceVFS(device)  # registered while a connection uses it
-    connection = apsw.Connection(DATABASE, vfs=vfs.vfs_name, statementcachesize=200)
-    pages = device.layout.log.size // 4096 // 4
     if not device.formatted:  # whatever is there was not finished
         device.set_length(0, 0)
         device.set_length(1, 0)
+    vfs = DeviceVFS(device)  # registered while a connection uses it
+    connection = apsw.Connection(DATABASE, vfs=vfs.vfs_name, statementcachesize=200)
+    pages = device.layout.log.size // 4096 // 4
+    if not device.formatted:
         connection.execute("PRAGMA journal_mode=MEMORY").fetchall()  # until there is a log
     for pragma in (
         "page_size=4096",

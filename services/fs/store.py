@@ -119,8 +119,8 @@ class Store:
         self.blocks = BlockMap(device)
         if self.blocks.unsure:
             self.blocks.rebuild(self.execute("SELECT block, count FROM extent"))
-        self._inodes: dict[int, Inode] = {}
-        self._names: dict[tuple[int, bytes], int] = {}
+        self.inodes: dict[int, Inode] = {}
+        self.names: dict[tuple[int, bytes], int] = {}
 
     # ---- reading
 
@@ -130,15 +130,15 @@ class Store:
         Raises:
             ServiceError: ESTALE, there is none.
         """
-        found = self._inodes.get(number)
+        found = self.inodes.get(number)
         if found is None:
             row = self.execute(f"SELECT {_ROW} FROM inode WHERE ino=?", (number,)).fetchone()
             if row is None:
                 raise ServiceError(errno.ESTALE)
             found = Inode(*row)
-            if len(self._inodes) > _CACHED_INODES:
-                _shrink(self._inodes)
-            self._inodes[number] = found
+            if len(self.inodes) > _CACHED_INODES:
+                _shrink(self.inodes)
+            self.inodes[number] = found
         return found
 
     def lookup(self, directory: Inode, name: bytes) -> Inode | None:
@@ -148,15 +148,15 @@ class Store:
             ServiceError: ENAMETOOLONG.
         """
         key = (directory.ino, name)
-        number = self._names.get(key)
+        number = self.names.get(key)
         if number is None:
             if len(name) > NAME_MAX:
                 raise ServiceError(errno.ENAMETOOLONG)
             row = self.execute("SELECT ino FROM name WHERE parent=? AND name=?", key).fetchone()
             number = row[0] if row else 0
-            if len(self._names) > _CACHED_NAMES:
-                _shrink(self._names)
-            self._names[key] = number
+            if len(self.names) > _CACHED_NAMES:
+                _shrink(self.names)
+            self.names[key] = number
         return self.inode(number) if number else None
 
     def extents(self, inode: Inode) -> list[Extent]:
@@ -208,11 +208,11 @@ class Store:
         """One change; `request` is what its result is kept under."""
         return Transaction(self, request)
 
-    def _forget(self, inodes: dict[int, Inode], names: set[tuple[int, bytes]]) -> None:
+    def _forget(self, inodes: dict[int, Inode], names: list[tuple[int, bytes]]) -> None:
         for number in inodes:
-            self._inodes.pop(number, None)
+            self.inodes.pop(number, None)
         for key in names:
-            self._names.pop(key, None)
+            self.names.pop(key, None)
 
 
 def _shrink(cache: dict[int, Inode] | dict[tuple[int, bytes], int]) -> None:
@@ -232,10 +232,10 @@ class Transaction:
         self._store = store
         self._request = request
         self._touched: dict[int, Inode] = {}
-        self._names: set[tuple[int, bytes]] = set()
+        self._made: Inode | None = None
+        self._names: list[tuple[int, bytes]] = []
         self._taken: list[tuple[int, int]] = []
         self._given: list[tuple[int, int]] = []
-        self._entered = 0
         self.number = store.number + 1
         self.now = time.time_ns()
         self.result = 0
@@ -262,6 +262,8 @@ class Transaction:
 
     def _commit(self) -> None:
         store, execute = self._store, self._store.execute
+        if self._made is not None:
+            execute(_INSERT, (self._made.ino, *self._made.row()))
         for inode in self._touched.values():
             execute(_SAVE, (*inode.row(), inode.ino))
         execute("UPDATE counter SET value=? WHERE id=1", (self.number,))
@@ -281,6 +283,8 @@ class Transaction:
         if store._database.in_transaction:
             store.execute("ROLLBACK")
         store._forget(self._touched, self._names)
+        if self._made is not None:
+            store.inodes.pop(self._made.ino, None)
         for block, count in self._taken:
             store.blocks.give(block, count)
         if self._taken or self._given:
@@ -300,15 +304,12 @@ class Transaction:
         now = self.now
         size = EMPTY_DIRECTORY if stat.S_ISDIR(mode) else len(target)
         made = Inode(self.number, mode, 0, uid, gid, rdev, size, 0, now, now, now, now, parent, target, [])
-        self._store.execute(_INSERT, (made.ino, *made.row()))
-        self._store._inodes[made.ino] = made
-        self.touch(made)
+        self._store.inodes[made.ino] = self._made = made
         return made
 
     def enter(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Enter a name in a directory."""
-        place = self.number * _NAMES_PER_TRANSACTION + self._entered
-        self._entered += 1
+        place = self.number * _NAMES_PER_TRANSACTION + len(self._names)
         kind = stat.S_IFMT(inode.mode)
         self._store.execute("INSERT INTO name VALUES(?,?,?,?,?)", (directory.ino, place, name, inode.ino, kind))
         self._renamed(directory, name, inode.ino)
@@ -322,8 +323,8 @@ class Transaction:
 
     def _renamed(self, directory: Inode, name: bytes, number: int) -> None:
         key = (directory.ino, name)
-        self._names.add(key)
-        self._store._names[key] = number
+        self._names.append(key)
+        self._store.names[key] = number
         self.touch(directory)
         directory.mtime = directory.ctime = self.now
 
@@ -333,7 +334,7 @@ class Transaction:
         for table in ("extent", "attribute", "inode"):
             self._store.execute(f"DELETE FROM {table} WHERE ino=?", (inode.ino,))
         self._touched.pop(inode.ino, None)
-        self._store._inodes.pop(inode.ino, None)
+        self._store.inodes.pop(inode.ino, None)
 
     def take(self, wanted: int) -> tuple[int, int]:
         """Up to `wanted` adjoining free blocks: first and how many; (0, 0): there is none."""

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.files import PATH_MAX, SYMLINKS_MAX, Attributes
-from services.fs.permission import EXECUTE, require
+from services.fs.permission import EXECUTE, may, require
 from services.fs.store import Inode, Store
 
 
@@ -115,6 +115,7 @@ class Remote:
 
 
 Node: TypeAlias = Inode | Remote
+_TYPE, _DIRECTORY, _LINK = 0o170000, stat.S_IFDIR, stat.S_IFLNK
 
 
 class NeedVolume(Exception):
@@ -238,13 +239,29 @@ class Walker:
             raise ServiceError(errno.EINVAL)
         node = self._root() if path[0] == 47 else start
         walk = _Walk(node, _components(path), path[-1] == 47, node)
-        here: Node | None = node
+        here: Node | None = self._stride(who, walk, node) if isinstance(node, Inode) else node
         while walk.todo:
             if here is None:
                 raise ServiceError(errno.ENOENT)
             walk.node = here
             here = self._step(who, walk, follow, answers)
         return Place(walk.parent, walk.name, here, walk.slash, walk.last)
+
+    def _stride(self, who: Caller, walk: _Walk, here: Inode) -> Inode:
+        """Take such components as are plain and in the caches: no link, no mount, no dots. The rest takes steps."""
+        names, inodes, todo = self._store.names, self._store.inodes, walk.todo
+        root = who.uid == 0
+        while todo:
+            name = todo[-1]
+            found = inodes.get(names.get((here.ino, name), 0))
+            if found is None or found.mode & _TYPE == _LINK or self._mounted(found.ino) is not None:
+                break
+            if here.mode & _TYPE != _DIRECTORY or not (root or may(who, here, EXECUTE)):
+                break
+            todo.pop()
+            walk.parent, walk.name, walk.last = here, name, Last.NAME
+            here = found
+        return here
 
     def _step(self, who: Caller, walk: _Walk, follow: bool, answers: Answers) -> Node | None:
         """Take the next component; what is there now."""
@@ -321,10 +338,8 @@ class Walker:
         if not walk.todo and target[-1] == 47:
             walk.slash = True
         walk.todo += _components(target)
-        if target[0] != 47:
-            here = directory
-        else:
-            # An absolute link of the host means the host's own root.
+        here = directory
+        if target[0] == 47:  # an absolute link of the host means the host's own root
             here = root_of(link.volume) if isinstance(link, Remote) else self._root()
         if not walk.todo:
             walk.last, walk.parent = Last.ROOT, here
