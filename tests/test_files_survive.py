@@ -1,0 +1,331 @@
+"""Open files, positions, locks and unlinked files survive the death of `fs`, and every operation happens exactly once."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from corekernel.errors import ServiceError
+from services.files import AT_POSITION, ROOT, Attributes, unpack_entries
+from services.stubs.fs import FsClient
+from tests.systems import Box, boot_box
+
+DYING = """
+[service.fs]
+module = "tests.dying_fs"
+restart = { max_per_minute = 6000, backoff_ms = 1, backoff_max_ms = 1 }
+"""
+QUICK_STEPS = 6  # kills of each operation in the quick run, spread over all its steps
+
+
+@dataclass
+class Files:
+    """The interface with request numbers; short names for what the tests do."""
+
+    client: FsClient
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        """An operation of the interface."""
+        operation: Callable[..., object] = getattr(self.client, name)
+        return operation
+
+    def open(self, path: bytes, flags: int = os.O_RDONLY) -> int:
+        return self.client.open(next(self.numbers), ROOT, flags, 0o644, path).descriptor
+
+    def put(self, path: bytes, data: bytes) -> None:
+        number = self.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        assert self.write(number, data) == len(data)
+        self.close(number)
+
+    def get(self, path: bytes) -> bytes:
+        number = self.open(path)
+        data = self.read(number)
+        self.close(number)
+        return data
+
+    def read(self, number: int, offset: int = AT_POSITION, size: int = 1 << 20) -> bytes:
+        return self.client.read(next(self.numbers), number, offset, size)
+
+    def write(self, number: int, data: bytes, offset: int = AT_POSITION) -> int:
+        return self.client.write(next(self.numbers), number, offset, data)
+
+    def close(self, number: int) -> None:
+        self.client.close(next(self.numbers), number)
+
+    def seek(self, number: int, offset: int) -> int:
+        return self.client.seek(next(self.numbers), number, offset, os.SEEK_SET)
+
+    def mkdir(self, path: bytes) -> None:
+        self.client.make_directory(next(self.numbers), ROOT, 0o755, path)
+
+    def unlink(self, path: bytes, directory: bool = False) -> None:
+        self.client.unlink(next(self.numbers), ROOT, 0x200 if directory else 0, path)
+
+    def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
+        self.client.rename(next(self.numbers), ROOT, ROOT, flags, len(old), old + new)
+
+    def link(self, old: bytes, new: bytes) -> None:
+        self.client.link(next(self.numbers), ROOT, ROOT, 0, len(old), old + new)
+
+    def truncate(self, path: bytes, length: int) -> None:
+        self.client.truncate(next(self.numbers), ROOT, length, path)
+
+    def stat(self, path: bytes) -> Attributes:
+        return Attributes.unpack(self.client.stat(ROOT, 0, path))
+
+    def exists(self, path: bytes) -> bool:
+        try:
+            self.stat(path)
+        except ServiceError as error:
+            assert error.errno == errno.ENOENT
+            return False
+        return True
+
+    def names(self, path: bytes) -> set[bytes]:
+        number = self.open(path, os.O_DIRECTORY)
+        found = self.client.entries(next(self.numbers), number, 1 << 20)
+        assert found.finished
+        self.close(number)
+        return {entry.name for entry in unpack_entries(found.entries)}
+
+    def free(self) -> int:
+        return self.client.statfs(ROOT, b"/").free
+
+
+@pytest.fixture(scope="module")
+def _dying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    box = boot_box(tmp_path_factory.mktemp("dying"), "default", DYING)
+    try:
+        yield box
+    finally:
+        box.close()
+
+
+@pytest.fixture
+def dying(_dying: Box) -> Iterator[Box]:
+    """A system whose `fs` can be told to die; each test leaves its pools settled."""
+    yield _dying
+    _dying.settle()
+    _dying.attached.clear()
+
+
+@pytest.fixture
+def files(dying: Box) -> Files:
+    """The file system, with an empty directory /d."""
+    files = Files(dying.attach().client("fs"))
+    if files.exists(b"/d"):
+        for name in files.names(b"/d"):
+            files.unlink(b"/d/" + name)
+    else:
+        files.mkdir(b"/d")
+    return files
+
+
+# ---- one operation, killed at every step
+
+
+@dataclass
+class Case:
+    """What is there before an operation, the operation, and what must be true after it."""
+
+    prepare: Callable[[Files], object]
+    act: Callable[[Files, object], object]
+    check: Callable[[Files, object, object], bool]
+
+
+def _open_unlinked(files: Files) -> int:
+    files.put(b"/d/a", b"contents")
+    return files.open(b"/d/a", os.O_RDWR)
+
+
+def _at_five(files: Files) -> int:
+    files.put(b"/d/a", b"0123456789")
+    number = files.open(b"/d/a", os.O_RDWR)
+    files.seek(number, 5)
+    return number
+
+
+def _closed(files: Files, number: object, result: object) -> bool:
+    with pytest.raises(ServiceError) as caught:
+        files.read(int(str(number)))
+    return caught.value.errno == errno.EBADF
+
+
+CASES = {
+    "rename over a file": Case(
+        lambda f: (f.put(b"/d/a", b"a" * 5000), f.put(b"/d/b", b"b" * 9000)),
+        lambda f, _: f.rename(b"/d/a", b"/d/b"),
+        lambda f, _, r: f.names(b"/d") == {b"b"} and f.get(b"/d/b") == b"a" * 5000,
+    ),
+    "exchange": Case(
+        lambda f: (f.put(b"/d/a", b"a"), f.put(b"/d/b", b"b")),
+        lambda f, _: f.rename(b"/d/a", b"/d/b", 2),
+        lambda f, _, r: f.get(b"/d/a") == b"b" and f.get(b"/d/b") == b"a",
+    ),
+    "unlink of an open file": Case(
+        _open_unlinked,
+        lambda f, n: f.unlink(b"/d/a"),
+        lambda f, n, r: f.names(b"/d") == set() and f.read(n, 0) == b"contents",  # type: ignore[arg-type]
+    ),
+    "close of an unlinked file": Case(
+        lambda f: (n := _open_unlinked(f), f.unlink(b"/d/a"))[0],
+        lambda f, n: f.close(n),  # type: ignore[arg-type]
+        _closed,
+    ),
+    "truncate": Case(
+        lambda f: f.put(b"/d/a", b"x" * 20000),
+        lambda f, _: f.truncate(b"/d/a", 5001),
+        lambda f, _, r: f.get(b"/d/a") == b"x" * 5001 and f.stat(b"/d/a").blocks == 16,
+    ),
+    "write at the position": Case(
+        _at_five,
+        lambda f, n: f.write(n, b"abc"),  # type: ignore[arg-type]
+        lambda f, n, r: r == 3 and f.read(n) == b"89" and f.get(b"/d/a") == b"01234abc89",  # type: ignore[arg-type]
+    ),
+    "append": Case(
+        lambda f: (f.put(b"/d/a", b"x"), f.open(b"/d/a", os.O_WRONLY | os.O_APPEND))[1],
+        lambda f, n: f.write(n, b"y" * 5000),  # type: ignore[arg-type]
+        lambda f, n, r: r == 5000 and f.get(b"/d/a") == b"x" + b"y" * 5000,
+    ),
+    "read at the position": Case(
+        _at_five,
+        lambda f, n: f.read(n, size=2),  # type: ignore[arg-type]
+        lambda f, n, r: r == b"56" and f.read(n) == b"789",  # type: ignore[arg-type]
+    ),
+    "exclusive creation": Case(
+        lambda f: None,
+        lambda f, _: f.open(b"/d/a", os.O_CREAT | os.O_EXCL | os.O_RDWR),
+        lambda f, _, n: f.write(n, b"z") == 1 and f.get(b"/d/a") == b"z",  # type: ignore[arg-type]
+    ),
+    "make directory": Case(
+        lambda f: f.exists(b"/e") and f.unlink(b"/e", directory=True),
+        lambda f, _: f.mkdir(b"/e"),
+        lambda f, _, r: f.stat(b"/e").nlink == 2,
+    ),
+    "link": Case(
+        lambda f: f.put(b"/d/a", b"1"),
+        lambda f, _: f.link(b"/d/a", b"/d/b"),
+        lambda f, _, r: f.stat(b"/d/a").nlink == 2 and f.stat(b"/d/a").ino == f.stat(b"/d/b").ino,
+    ),
+    "duplicate": Case(
+        _at_five,
+        lambda f, n: f.client.duplicate(next(f.numbers), int(str(n)), 0, False, 0),
+        lambda f, n, m: f.read(int(str(m))) == b"56789" and f.read(int(str(n))) == b"",
+    ),
+}
+
+
+def _killed_at(dying: Box, files: Files, case: Case, line: int) -> bool:
+    """Run a case with a kill at a line of the operation; False when the operation has fewer lines."""
+    before = case.prepare(files)
+    files.stat(b"/.die-%d" % line)
+    result = case.act(files, before)
+    lived = files.exists(b"/.lived")
+    assert case.check(files, before, result), f"killed at line {line}"
+    return not lived
+
+
+def _cleared(dying: Box, name: str) -> Files:
+    """A new client, all else gone, and /d empty."""
+    for system in dying.attached:
+        system.close()
+    dying.attached.clear()
+    files = Files(dying.attach().client("fs"))
+    for entry in files.names(b"/d"):
+        files.unlink(b"/d/" + entry)
+    return files
+
+
+def _campaign(dying: Box, files: Files, name: str, lines: Iterator[int]) -> int:
+    """Kill an operation at these lines until it has no such line; how many kills there were."""
+    killed = 0
+    free = files.free()
+    for line in lines:
+        if not _killed_at(dying, files, CASES[name], line):
+            break
+        killed += 1
+        files = _cleared(dying, name)
+    files = _cleared(dying, name)
+    assert files.free() == free, "blocks were lost"
+    return killed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operation_is_done_once_wherever_fs_is_killed(dying: Box, files: Files, name: str) -> None:
+    steps = _length(dying, files, name)
+    stride = max(steps // QUICK_STEPS, 1)
+    killed = _campaign(dying, _cleared(dying, name), name, iter(range(1 + stride // 2, steps, stride)))
+    assert killed >= QUICK_STEPS - 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", CASES)
+def test_an_operation_is_done_once_at_every_line_of_fs(dying: Box, files: Files, name: str) -> None:
+    assert _campaign(dying, files, name, itertools.count(1)) > 20
+
+
+def _length(dying: Box, files: Files, name: str) -> int:
+    """About how many lines an operation has: found by halving, without a kill wherever possible."""
+    low, high = 1, 2048
+    while not _survives(dying, files, name, high):
+        high *= 2
+        files = _cleared(dying, name)
+    while high - low > 32:
+        middle = (low + high) // 2
+        files = _cleared(dying, name)
+        if _survives(dying, files, name, middle):
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def _survives(dying: Box, files: Files, name: str, line: int) -> bool:
+    return not _killed_at(dying, files, CASES[name], line)
+
+
+# ---- what stays open
+
+
+def test_open_files_positions_and_locks_survive(dying: Box, files: Files) -> None:
+    files.put(b"/d/a", b"0123456789")
+    number = files.open(b"/d/a", os.O_RDWR)
+    files.read(number, size=4)
+    files.client.lock_file(number, fcntl.LOCK_EX)
+    other = Files(dying.attach().client("fs"))
+    theirs = other.open(b"/d/a")
+    dying.recovered("fs", dying.kill("fs"))
+    with pytest.raises(ServiceError) as caught:
+        other.client.lock_file(theirs, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert caught.value.errno == errno.EWOULDBLOCK
+    assert files.read(number) == b"456789"
+    files.close(number)
+    other.client.lock_file(theirs, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_what_a_client_held_goes_with_it_even_while_fs_is_down(dying: Box, files: Files) -> None:
+    free = files.free()
+    files.put(b"/d/a", b"x" * 100_000)
+
+    def hold(system: object, tell: Callable[..., object]) -> None:
+        mine = Files(system.client("fs"))  # type: ignore[attr-defined]
+        number = mine.open(b"/d/a", os.O_RDWR)
+        mine.client.lock_range(number, fcntl.F_WRLCK, 0, 0, False)
+        tell("open")
+
+    child = dying.client(hold)
+    child.hear()
+    files.unlink(b"/d/a")
+    with dying.frozen("fs") as pid:
+        child.close()
+        os.kill(pid, 9)
+    dying.recovered("fs", dying.generation("fs") - 1)
+    assert files.free() == free
