@@ -19,6 +19,8 @@ from corekernel.composition_model import (
     AttachPolicy,
     Composition,
     CompositionError,
+    Device,
+    DeviceKind,
     Isolation,
     Language,
     Limits,
@@ -42,6 +44,8 @@ __all__ = [
     "AttachPolicy",
     "Composition",
     "CompositionError",
+    "Device",
+    "DeviceKind",
     "Isolation",
     "Language",
     "Limits",
@@ -98,12 +102,10 @@ def available(search: Path = COMPOSITIONS, interfaces: Path | None = INTERFACES)
 
 
 def explain(composition: Composition) -> str:
-    """A composition as a readable table, one service per line in start order."""
+    """A composition as readable tables: one service per line in start order, then one device per line."""
     limits = composition.limits
     rows: list[tuple[str, ...]] = [("service", "class", "process", "placement", "calls", "clients", "pool")]
     rows += [_explain_service(service) for service in composition.services]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     head = [
         f"{composition.name}: {composition.description or 'no description'}",
         f"file      {composition.path}",
@@ -111,7 +113,21 @@ def explain(composition: Composition) -> str:
         f"attach    {composition.attach}",
         f"memory    {limits.memory_mib} MiB, of which stacks may take {limits.stack_memory_mib} MiB",
     ]
-    return "\n".join([*head, "", *lines])
+    devices = ["", *_aligned(_explain_devices(composition))] if composition.devices else []
+    return "\n".join([*head, "", *_aligned(rows), *devices])
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _explain_devices(composition: Composition) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("device", "kind", "size", "services")]
+    for device in composition.devices:
+        users = ", ".join(service.name for service in composition.services if device.name in service.devices)
+        rows.append((device.name, device.kind.value, f"{device.size >> 20} MiB" if device.size else "-", users or "-"))
+    return rows
 
 
 def _explain_service(service: Service) -> tuple[str, ...]:

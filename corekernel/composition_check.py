@@ -11,26 +11,38 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from corekernel.composition_model import CORE, Composition, Isolation, PlacementKind, Service
-from corekernel.toml_lines import Document, Place, Report, did_you_mean
+from corekernel.composition_model import (
+    CORE,
+    MAX_RAM_DEVICES,
+    Composition,
+    Device,
+    DeviceKind,
+    Isolation,
+    PlacementKind,
+    Service,
+)
+from corekernel.composition_read import Removed
+from corekernel.toml_lines import Document, Report, did_you_mean
 
 
 def check_services(
-    written: Composition, document: Document, removed: dict[str, Place], interfaces: Path | None, report: Report
+    written: Composition, document: Document, removed: Removed, interfaces: Path | None, report: Report
 ) -> tuple[Service, ...]:
     """Check the services of a composition that has been read; every mistake goes to `report`.
 
     Args:
         written: the composition; its services in the order of the file.
         document: where its keys stand.
-        removed: where each service was removed that `document` does not inherit any more.
+        removed: where each service and device was removed that `document` does not inherit any more.
         interfaces: the directory that must hold `INTERFACE.toml` for each service; None leaves it unchecked.
         report: takes the mistakes.
 
     Returns:
         The services in start order (of no use if there were mistakes).
     """
-    check = _Check(document, removed, report, {service.name: service for service in written.services})
+    services = {service.name: service for service in written.services}
+    devices = {device.name: device for device in written.devices}
+    check = _Check(document, removed, report, services, devices)
     check.prebind(written.prebind)
     for service in written.services:
         check.names_in(service)
@@ -39,17 +51,19 @@ def check_services(
         check.placement(service)
     check.groups()
     check.cpus()
+    check.device_lists()
     return check.start_order()
 
 
 @dataclass
 class _Check:
-    """The services under check, by name in the order of the file, and what tells where their keys stand."""
+    """The services and devices under check, by name in the order of the file, and where their keys stand."""
 
     document: Document
-    removed: dict[str, Place]
+    removed: Removed
     report: Report
     services: dict[str, Service]
+    devices: dict[str, Device]
 
     def wrong(self, path: tuple[str, ...], what: str, mend: str) -> None:
         self.report.add(self.document.place(path), what, mend)
@@ -79,14 +93,35 @@ class _Check:
         for name in names:
             if name in known:
                 continue
-            if name in self.removed:
-                where = self.document.place(path)
-                text = f"service {name} is removed, but {where} still has it in {what}"
-                self.report.add(self.removed[name], text, f"state {path[-1]} in this file too")
+            if ("service", name) in self.removed:
+                self._still_named("service", name, path, what)
             elif name == CORE:
                 self.wrong(path, f"{what} names core, which is always there first", "take it out")
             else:
                 self.wrong(path, f"{what} names {name}, which is no service here", did_you_mean(name, known))
+
+    def _still_named(self, kind: str, name: str, path: tuple[str, ...], what: str) -> None:
+        """Something that was removed is still named; told at the removal."""
+        text = f"{kind} {name} is removed, but {self.document.place(path)} still has it in {what}"
+        self.report.add(self.removed[kind, name], text, f"state {path[-1]} in this file too")
+
+    def device_lists(self) -> None:
+        """Every device listed is there, and a RAM device is one service's alone."""
+        owners: dict[str, str] = {}
+        for service in self.services.values():
+            path, what = ("service", service.name, "devices"), f"devices of {service.name}"
+            for name in service.devices:
+                device = self.devices.get(name)
+                if device is None and ("device", name) in self.removed:
+                    self._still_named("device", name, path, what)
+                elif device is None:
+                    mend = did_you_mean(name, self.devices) if self.devices else f"add a [device.{name}] table"
+                    self.wrong(path, f"{what} names {name}, which is no device here", mend)
+                elif device.kind is DeviceKind.RAM and owners.setdefault(name, service.name) != service.name:
+                    text = f"{what} names {name}, which is {owners[name]}'s"
+                    self.wrong(path, text, "memory belongs to one service: take it out of one of them")
+            if (count := list(owners.values()).count(service.name)) > MAX_RAM_DEVICES:
+                self.wrong(path, f"{what} names {count} devices of memory", f"keep to {MAX_RAM_DEVICES}")
 
     def placement(self, service: Service) -> None:
         path, kind = ("service", service.name), service.placement.kind

@@ -7,7 +7,8 @@ Invariants of a loaded composition:
 * `services` is in start order: each service comes after those in its `after`, services of one group stand
   together, and otherwise they keep the order in which they are written;
 * services of one group share one class, and so one process; an IC1 service has a process to itself;
-* a CPU with a poller is dedicated: no other service is placed on it.
+* a CPU with a poller is dedicated: no other service is placed on it;
+* every device that a service lists is defined; a device of memory is listed by at most one service.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from corekernel.toml_lines import MistakesError
 
 CORE = "core"
 MAX_SERVICES = 60
+MAX_DEVICES = 64
+MAX_RAM_DEVICES = 8  # of one service: it is given all it has in one message
 MAX_STACKS = 30_000  # each costs two of the 65,530 mappings that a host process may have
 MAX_UID = 2**32 - 2
 
@@ -107,6 +110,27 @@ class AttachPolicy:
         return ", ".join(map(str, self.uids)) if self.uids else self.kind.value
 
 
+class DeviceKind(enum.Enum):
+    """What a device is: one of Linux's memory devices, the serial console, or memory that outlives the services."""
+
+    MEMORY = "memory"
+    SERIAL = "serial"
+    RAM = "ram"
+
+
+DEVICE_NAMES = {DeviceKind.MEMORY: ("null", "zero", "full", "random", "urandom"), DeviceKind.SERIAL: ("console",)}
+"""The names that devices of these kinds have; a RAM device has any other."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device; the keys of its `[device.NAME]` table. `size` is in bytes, 0 for what has none."""
+
+    name: str
+    kind: DeviceKind
+    size: int = 0
+
+
 @dataclass(frozen=True)
 class Limits:
     """Memory of the whole system, MiB: all of it, and the part that execution stacks may take."""
@@ -184,7 +208,13 @@ class Composition:
     attach: AttachPolicy = AttachPolicy()
     limits: Limits = Limits()
     services: tuple[Service, ...] = ()
+    devices: tuple[Device, ...] = ()
 
     def service(self, name: str) -> Service:
         """The service of that name; raises KeyError when there is none."""
         return {service.name: service for service in self.services}[name]
+
+    def devices_of(self, service: Service) -> tuple[Device, ...]:
+        """The devices that a service lists, in its order."""
+        known = {device.name: device for device in self.devices}
+        return tuple(known[name] for name in service.devices)

@@ -11,16 +11,20 @@ import keyword
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from corekernel.composition_model import (
     CORE,
+    DEVICE_NAMES,
+    MAX_DEVICES,
     MAX_SERVICES,
     MAX_STACKS,
     MAX_UID,
     AttachKind,
     AttachPolicy,
     Composition,
+    Device,
+    DeviceKind,
     Isolation,
     Language,
     Limits,
@@ -37,8 +41,15 @@ from corekernel.toml_lines import Document, Place, Report, Table, did_you_mean, 
 
 _NAME = r"[a-z][a-z0-9_]{0,31}"
 _NAME_WORDS = "a name of a-z, 0-9 and _ that begins with a letter, 32 characters at most"
+_DEVICE = r"[a-z][a-z0-9_.:-]{0,63}"
+_DEVICE_WORDS = "a name of a-z, 0-9, and _.:- that begins with a letter, 64 characters at most"
+_REMOVABLE = ("service", "device")
 _FILE_NAME = r"[a-z][a-z0-9_-]{0,63}"
 _MODULE = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+
+
+Removed: TypeAlias = dict[tuple[str, str], Place]
+"""Where what was removed: ("service" or "device", its name) -> the place of the removal."""
 
 
 def named(search: Path) -> list[Path]:
@@ -60,13 +71,14 @@ def locate(word: str, beside: Path, search: Path, place: Place, report: Report) 
     return search / f"{word}.toml"
 
 
-def read_inherited(path: Path, search: Path, report: Report) -> tuple[Document, dict[str, Place]]:
-    """The document of a file merged over all it inherits, and the place where each service was removed."""
+def read_inherited(path: Path, search: Path, report: Report) -> tuple[Document, Removed]:
+    """The document of a file merged over all it inherits, and what was removed on the way."""
     chain = _inheritance(path, search, report)
-    removed: dict[str, Place] = {}
+    removed: Removed = {}
     document = Document(path, {}, {})
     for over in reversed(chain):
-        removed.update(_remove_services(document, over, report))
+        for table in _REMOVABLE:
+            removed.update(_remove(table, document, over, report))
         document.values.pop("description", None)
         document = merge(document, over)
     return document, removed
@@ -91,25 +103,25 @@ def _inheritance(path: Path, search: Path, report: Report) -> list[Document]:
             report.refuse(place, f"inherit goes round: {show(word)} inherits this file", "inherit another one")
 
 
-def _remove_services(base: Document, over: Document, report: Report) -> dict[str, Place]:
-    """Take out of `base` what `over` removes, and the removals out of `over`; returns their places."""
-    mine, inherited = _service_tables(over), _service_tables(base)
-    removed: dict[str, Place] = {}
+def _remove(what: str, base: Document, over: Document, report: Report) -> Removed:
+    """Take out of `base` the services or devices that `over` removes, and the removals out of `over`."""
+    mine, inherited = _tables(over, what), _tables(base, what)
+    removed: Removed = {}
     for name in [name for name, table in mine.items() if isinstance(table, dict) and "remove" in table]:
-        place = over.place(("service", name, "remove"))
+        place = over.place((what, name, "remove"))
         if mine.pop(name) != {"remove": True}:
             report.add(place, "remove must be true and the only key of its table", "delete the other keys")
         elif name not in inherited:
-            what = f"service {show(name)} is not inherited, so it cannot be removed"
-            report.add(place, what, did_you_mean(name, inherited))
+            text = f"{what} {show(name)} is not inherited, so it cannot be removed"
+            report.add(place, text, did_you_mean(name, inherited))
         else:
             del inherited[name]
-            removed[name] = place
+            removed[what, name] = place
     return removed
 
 
-def _service_tables(document: Document) -> dict[str, Any]:
-    tables = document.values.get("service")
+def _tables(document: Document, what: str) -> dict[str, Any]:
+    tables = document.values.get(what)
     return tables if isinstance(tables, dict) else {}
 
 
@@ -119,13 +131,57 @@ def read_composition(document: Document, report: Report) -> Composition:
     words = "one line of at most 200 characters"
     description = top.text("description", "", r"[^\x00-\x1f\x7f]{0,200}", words)
     top.value("inherit")
-    system, tables = top.table("system"), top.table("service")
+    system, tables, devices = top.table("system"), top.table("service"), top.table("device")
     prebind = system.names("prebind", _NAME, "the name of a service")
     attach, limits = _read_attach(system), _read_limits(system)
     system.close()
     top.close()
-    services = _read_services(tables)
-    return Composition(document.file.stem, description, document.file, prebind, attach, limits, services)
+    services, found = _read_services(tables), _read_devices(devices)
+    return Composition(document.file.stem, description, document.file, prebind, attach, limits, services, found)
+
+
+def _read_devices(tables: Table) -> tuple[Device, ...]:
+    devices: list[Device] = []
+    for name in tables.values:
+        if not re.fullmatch(_DEVICE, name):
+            tables.report.add(tables.place(name), f"device {show(name)} is not {_DEVICE_WORDS}", "rename it")
+        elif not isinstance(tables.values[name], dict):
+            tables.table(name)  # says so
+        else:
+            devices += _read_device(name, tables.table(name))
+    if len(devices) > MAX_DEVICES:
+        what = f"{len(devices)} devices are too many"
+        tables.report.add(tables.place(devices[-1].name), what, f"keep to {MAX_DEVICES}")
+        tables.report.stop()
+    return tuple(devices)
+
+
+def _read_device(name: str, table: Table) -> list[Device]:
+    """The device, unless its kind is missing or wrong: without it nothing can be said of it."""
+    kinds = {member.value: member for member in DeviceKind}
+    kind = table.choice("kind", None, {**kinds})
+    if "kind" not in table.values:
+        words = ", ".join(map(show, kinds))
+        table.report.add(table.place(), f"device {name} has no kind", f"give it one of {words}")
+    size = table.integer("size_mib", 256, 1, 1 << 16) << 20 if kind is DeviceKind.RAM else 0
+    if kind is None:
+        table.value("size_mib")
+        table.close()
+        return []
+    table.close()
+    _check_device_name(name, kind, table)
+    return [Device(name, kind, size)]
+
+
+def _check_device_name(name: str, kind: DeviceKind, table: Table) -> None:
+    names = DEVICE_NAMES.get(kind)
+    owner = next((other for other, theirs in DEVICE_NAMES.items() if name in theirs), kind)
+    if names is not None and name not in names:
+        what = f"there is no device {name} of kind {show(kind.value)}"
+        table.report.add(table.place("kind"), what, did_you_mean(name, names))
+    elif owner is not kind:
+        what = f"device {name} is of kind {show(owner.value)}, not {show(kind.value)}"
+        table.report.add(table.place("kind"), what, "give it that kind or another name")
 
 
 def _read_services(tables: Table) -> tuple[Service, ...]:
@@ -165,7 +221,7 @@ def _read_service(name: str, table: Table) -> Service:
         priority=table.choice("priority", Priority.NORMAL, {member.name.lower(): member for member in Priority}),
         restart=_read_restart(table.table("restart")),
         handler_limit_ms=table.integer("handler_limit_ms", 10_000, 0, 3_600_000),
-        devices=table.names("devices", r"[a-z][a-z0-9_.:-]{0,63}", "the name of a device"),
+        devices=table.names("devices", _DEVICE, "the name of a device"),
         options=_read_options(table.table("options")),
     )
     table.close()

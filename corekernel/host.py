@@ -25,7 +25,7 @@ from corekernel.dispatcher import CarrierPool, Variant, WaitPolicy
 from corekernel.errors import HmkError, NoSuchService
 from corekernel.hosted import LEAVE_SECONDS, HostedService
 from corekernel.port import Port
-from corekernel.service import Environment, Handlers
+from corekernel.service import Device, DeviceKind, Environment, Handlers
 from corekernel.service_ports import KEYS_PER_POOL, NESTED_KEYS, CoalescedPort, ServicePort
 from corekernel.shared import Mapping, PoolPage
 
@@ -112,7 +112,7 @@ class Host:
     # ---- services
 
     def _make(self, message: Message, fds: list[int]) -> Message:
-        """Make one service: fds are its page, its stacks, then its state objects in the order named."""
+        """Make one service: fds are its page, its stacks, its state objects and its RAM devices as named."""
         name, pool = message["name"], message["pool"]
         limit, stack = pool["limit"], pool["stack_kib"] << 10
         page = PoolPage(Mapping(fds[0], PoolPage.size(limit, self._policy.cpus)), limit, self._policy.cpus)
@@ -120,8 +120,13 @@ class Host:
         python = message["language"] == "python"
         base = KEYS_PER_POOL * len(self._services)
         carriers = CarrierPool(page, stacks, stack, self._policy, python, base)
-        objects = {key: Mapping(fd, size) for (key, size), fd in zip(message["objects"].items(), fds[2:], strict=True)}
-        environment = Environment(name, message["options"], lambda callee: self._connect(service, callee), objects)
+        environment = Environment(
+            name,
+            message["options"],
+            lambda callee: self._connect(service, callee),
+            *_kept(message, fds[2:]),
+            callers=message["callers"],
+        )
         service = HostedService(name, message["number"], message, page, carriers, environment, self.attachment)
         if python:
             service.instance = self._builtin.get(name) or _instantiate(message["module"], environment)
@@ -167,6 +172,20 @@ class Host:
             changed = getattr(service.instance, "processes_changed", None)
             if changed is not None:
                 changed()
+
+
+def _kept(message: Message, fds: list[int]) -> tuple[dict[str, Mapping], dict[str, Device], dict[str, Mapping]]:
+    """What outlives a service: its state objects, its devices, and the memory of those that are RAM."""
+    devices = {name: Device(name, DeviceKind(kind), size) for name, kind, size in message["devices"]}
+    memory = {name: device.size for name, device in devices.items() if device.kind is DeviceKind.RAM}
+    sizes = [*message["objects"].values(), *memory.values()]
+    mapped = [Mapping(fd, size) for fd, size in zip(fds, sizes, strict=True)]
+    own = len(message["objects"])
+    return (
+        dict(zip(message["objects"], mapped[:own], strict=True)),
+        devices,
+        dict(zip(memory, mapped[own:], strict=True)),
+    )
 
 
 def _instantiate(module: str, environment: Environment) -> Handlers:

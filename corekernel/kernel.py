@@ -19,7 +19,7 @@ from corekernel.attachment import Attachment
 from corekernel.builtin import CoreService
 from corekernel.channel import Channel, Message
 from corekernel.clients import Clients
-from corekernel.composition import Composition, Isolation, Language, Pool, Service
+from corekernel.composition import Composition, DeviceKind, Isolation, Language, Pool, Service
 from corekernel.confine import Confinement
 from corekernel.dispatcher import Variant, WaitPolicy, cpus, measure_tick_khz
 from corekernel.host import Host
@@ -90,10 +90,16 @@ class Kernel:
         self.programs = Programs(self)
 
     def _assign(self) -> None:
-        """User ids of service processes, and the state objects that outlive them."""
+        """User ids of service processes, and the objects that outlive them: their state, and memory devices."""
+        memory = {
+            device.name: self.objects.create(Kind.STATE, f"device.{device.name}", device.size, 0)
+            for device in self.composition.devices
+            if device.kind is DeviceKind.RAM
+        }
         for index, process in enumerate(self.supervisor.processes.values()):
             process.uid = FIRST_SERVICE_UID + index if self.root else None
             for instance in process.members:
+                instance.device_objects = [memory[name] for name in instance.spec.devices if name in memory]
                 for name, size in _state_of(instance).items():
                     instance.state_objects[name] = (
                         self.process_object

@@ -10,12 +10,16 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
+from corekernel.composition_model import Device, DeviceKind
 from corekernel.condition import Condition
 from corekernel.errors import NoSuchService
 from corekernel.port import HandlerTable, Port
 from corekernel.shared import Mapping as ObjectMapping
+
+__all__ = ["Device", "DeviceKind", "Environment", "Handlers"]
 
 
 @runtime_checkable
@@ -36,11 +40,19 @@ class Environment:
         options: Mapping[str, str | int | bool],
         connect: Callable[[str], Port],
         objects: Mapping[str, ObjectMapping],
+        devices: Mapping[str, Device] = MappingProxyType({}),
+        memory: Mapping[str, ObjectMapping] = MappingProxyType({}),
+        callers: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.options = options
+        self.devices = devices
+        """The devices that this service was given, by name."""
+        self.callers = callers
+        """The services that may call this one, by name: each one's number, which is `caller.client` in its calls."""
         self._connect = connect
         self._objects = objects
+        self._memory = memory
         self._conditions: weakref.WeakSet[Condition] = weakref.WeakSet()
 
     def port(self, service: str) -> Port:
@@ -60,6 +72,16 @@ class Environment:
         if name not in self._objects:
             raise NoSuchService(f"{self.name} was granted no object {name!r}")
         return self._objects[name].memory
+
+    def device(self, name: str) -> memoryview:
+        """The memory of a RAM device of this service, readable and writable; it outlives the service.
+
+        Raises:
+            NoSuchService: this service was given no RAM device of that name.
+        """
+        if name not in self._memory:
+            raise NoSuchService(f"{self.name} was given no memory device {name!r}")
+        return self._memory[name].memory
 
     def condition(self) -> Condition:
         """A new condition; callers that go away are dropped from it."""

@@ -56,6 +56,7 @@ class Instance:
     poll_cpu: int = NO_POLLER
     objects: list[KernelObject] = field(default_factory=list)
     state_objects: dict[str, KernelObject] = field(default_factory=dict)
+    device_objects: list[KernelObject] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -232,7 +233,7 @@ class Supervisor:
         instance.page.observe(kernel.observing, kernel.tracing)
         self._place(instance)
         instance.poll_cpu = self._poll_cpu(instance)
-        granted = [pool, stacks, *instance.state_objects.values()]
+        granted = [pool, stacks, *instance.state_objects.values(), *instance.device_objects]
         fds = [kernel.objects.grant(o, instance.number, Rights.WRITE) for o in granted]
         message = {
             "do": "service",
@@ -243,8 +244,11 @@ class Supervisor:
             "options": spec.options,
             "calls": [*spec.calls],
             "members": [m.name for m in process.members if m.spec.language is Language.PYTHON],
-            "callers": [i.name for i in self.instances.values() if spec.name in i.spec.calls],
+            "callers": {
+                i.name: self.process_of(i.name).number for i in self.instances.values() if spec.name in i.spec.calls
+            },
             "objects": {key: made.size for key, made in instance.state_objects.items()},
+            "devices": [[d.name, d.kind.value, d.size] for d in kernel.composition.devices_of(spec)],
             "poll_cpu": instance.poll_cpu,
             "pool": {
                 "initial": spec.pool.initial,

@@ -34,7 +34,7 @@ language = "c"
 priority = "high"
 memory_mib = 64
 handler_limit_ms = 0
-devices = ["disk0", "net:1"]
+devices = ["disk0", "console", "net:1"]
 pool = { initial = 1, low = 1, high = 2, reserve = 1, limit = 8, stack_kib = 128 }
 
 [service.b.restart]
@@ -50,6 +50,20 @@ fast = true
 [service.c]
 group = "pair"
 clients = false
+devices = ["console"]
+
+[device.disk0]
+kind = "ram"
+size_mib = 8
+
+[device."net:1"]
+kind = "ram"
+
+[device.console]
+kind = "serial"
+
+[device.null]
+kind = "memory"
 """
 
 
@@ -114,11 +128,46 @@ MISTAKES = [
     ("[service.a]\nmodule = 'a..b'\n", 2, "module must be the dotted name"),
     ("[service.class]\n", 1, "must not hold a Python keyword"),
     ("[service.a]\ninterface = '../a'\n", 2, "interface must be a name"),
-    ("[service.a]\ndevices = ['disk0', 'disk0']\n", 2, 'devices names "disk0" twice'),
+    ("[device.disk0]\nkind = 'ram'\n[service.a]\ndevices = ['disk0', 'disk0']\n", 4, 'devices names "disk0" twice'),
     ("[service.a]\ndevices = ['/dev/sda']\n", 2, "not the name of a device"),
     ("[service.a.options]\nx = 1.5\n", 2, "x must be a string, a 64-bit integer or a boolean"),
     ("[service.a.options]\nx = 99999999999999999999999999999\n", 2, "not 99999999999999999999..."),
     ("[service.a.options]\n\n'X Y' = 1\n", 3, 'option "X Y" is not a name'),
+    # devices
+    ("[service.a]\n[device.x]\n", 2, 'device x has no kind; give it one of "memory", "serial", "ram"'),
+    ("[service.a]\n[device.x]\nkind = 'disk'\n", 3, 'kind must be one of "memory", "serial", "ram", not "disk"'),
+    ("[service.a]\n[device.x]\nkind = 3\n", 3, "kind must be one of"),
+    ("[service.a]\n[device]\nx = 1\n", 3, "x must be a table"),
+    ("device = 1\n[service.a]\n", 1, "device must be a table"),
+    ("[service.a]\n[device.X]\nkind = 'ram'\n", 2, 'device "X" is not a name'),
+    (
+        f"[service.a]\ndevices = {[f'd{n}' for n in range(9)]}\n"
+        + "".join(f"[device.d{number}]\nkind = 'ram'\n" for number in range(9)),
+        2,
+        "devices of a names 9 devices of memory; keep to 8",
+    ),
+    ("[service.a]\n[device.nul]\nkind = 'memory'\n", 3, 'no device nul of kind "memory"; did you mean "null"?'),
+    ("[service.a]\n[device.serial0]\nkind = 'serial'\n", 3, 'no device serial0 of kind "serial"; known are: console'),
+    ("[service.a]\n[device.zero]\nkind = 'ram'\n", 3, 'device zero is of kind "memory", not "ram"'),
+    ("[service.a]\n[device.console]\nkind = 'memory'\n", 3, 'no device console of kind "memory"'),
+    ("[service.a]\n[device.x]\nkind = 'ram'\nsize_mib = 0\n", 4, "from 1 to 65536"),
+    ("[service.a]\n[device.x]\nkind = 'ram'\nsize_mib = 65537\n", 4, "from 1 to 65536"),
+    ("[service.a]\n[device.x]\nkind = 'ram'\nsize_mib = '8'\n", 4, "size_mib must be an integer"),
+    ("[service.a]\n[device.null]\nkind = 'memory'\nsize_mib = 1\n", 4, 'unknown key "size_mib"'),
+    ("[service.a]\ndevices = ['nul']\n[device.null]\nkind = 'memory'\n", 2, 'no device here; did you mean "null"?'),
+    ("[service.a]\ndevices = ['x']\n", 2, "names x, which is no device here; add a [device.x] table"),
+    (
+        "[device.x]\nkind = 'ram'\n[service.a]\ndevices = ['x']\n[service.b]\ndevices = ['x']\n",
+        6,
+        "devices of b names x, which is a's; memory belongs to one service",
+    ),
+    (
+        "[service.a]\n" + "".join(f"[device.d{number}]\nkind = 'ram'\n" for number in range(65)),
+        130,
+        "65 devices are too many; keep to 64",
+    ),
+    ("[service.a]\n[device.b]\nremove = true\n", 3, 'device "b" is not inherited'),
+    ("[service.a]\n[device.b]\nremove = false\n", 3, "remove must be true and the only key"),
     # ranges
     ("[service.a]\nmemory_mib = 15\n", 2, "from 16 to"),
     ("[service.a]\nhandler_limit_ms = -1\n", 2, "from 0 to 3600000"),

@@ -15,6 +15,8 @@ from corekernel.composition import (
     AttachPolicy,
     Composition,
     CompositionError,
+    Device,
+    DeviceKind,
     Isolation,
     Language,
     Limits,
@@ -70,12 +72,20 @@ def test_every_key_reaches_its_field(tmp_path: Path) -> None:
         priority=Priority.HIGH,
         memory_mib=64,
         handler_limit_ms=0,
-        devices=("disk0", "net:1"),
+        devices=("disk0", "console", "net:1"),
         pool=Pool(initial=1, low=1, high=2, reserve=1, limit=8, stack_kib=128),
         restart=Restart(max_per_minute=5, backoff_ms=20, backoff_max_ms=40),
         options={"path": "somewhere", "size": 3, "fast": True},
     )
     assert composition.service("c").clients is False
+    assert composition.devices == (
+        Device("disk0", DeviceKind.RAM, 8 << 20),
+        Device("net:1", DeviceKind.RAM, 256 << 20),
+        Device("console", DeviceKind.SERIAL),
+        Device("null", DeviceKind.MEMORY),
+    )
+    listed = [device.name for device in composition.devices_of(composition.service("b"))]
+    assert listed == ["disk0", "console", "net:1"]
 
 
 def test_a_c_service_has_small_stacks_unless_told_otherwise(tmp_path: Path) -> None:
@@ -149,6 +159,27 @@ def test_removing_a_service_that_is_still_named_is_told_at_the_removal(tmp_path:
         child(tmp_path, "[service.b]\nremove = true\n")
     assert str(caught.value).startswith(f"{tmp_path / 'mine.toml'}:3: service b is removed")
     assert f"{tmp_path / 'base.toml'}:6" in str(caught.value)
+
+
+DEVICES = """\
+[device.disk]
+kind = "ram"
+size_mib = 8
+[device.null]
+kind = "memory"
+[service.a]
+devices = ["disk", "null"]
+"""
+
+
+def test_devices_are_inherited_merged_and_removed(tmp_path: Path) -> None:
+    write(tmp_path, DEVICES, "base.toml")
+    text = 'inherit = "base"\n[device.disk]\nsize_mib = 16\n[device.null]\nremove = true\n'
+    composition = parse(tmp_path, f'{text}[service.a]\ndevices = ["disk"]\n')
+    assert composition.devices == (Device("disk", DeviceKind.RAM, 16 << 20),)
+    error = refusal(tmp_path, text)
+    assert str(error).startswith(f"{tmp_path / 'mine.toml'}:5: device null is removed, but ")
+    assert f"{tmp_path / 'base.toml'}:7 still has it in devices of a" in str(error)
 
 
 def test_a_removed_service_can_be_defined_anew_further_down(tmp_path: Path) -> None:
@@ -273,7 +304,14 @@ def test_available_lists_every_composition_and_says_which_are_refused(tmp_path: 
 def test_explain_shows_every_service_on_a_line_of_its_own(tmp_path: Path) -> None:
     lines = explain(parse(tmp_path, FULL)).splitlines()
     assert lines[0] == "mine: all keys at once"
-    head, a, b, c = lines[-4:]
+    head, a, b, c, _, *devices = lines[-10:]
+    assert [line.split() for line in devices] == [
+        ["device", "kind", "size", "services"],
+        ["disk0", "ram", "8", "MiB", "b"],
+        ["net:1", "ram", "256", "MiB", "b"],
+        ["console", "serial", "-", "b,", "c"],
+        ["null", "memory", "-", "-"],
+    ]
     assert head.split() == ["service", "class", "process", "placement", "calls", "clients", "pool"]
     assert a.startswith("a        IC1    a        poller 1   core, b  1000")
     assert b.split()[:5] == ["b", "IC2", "pair", "cpu", "0"]

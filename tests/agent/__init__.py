@@ -1,0 +1,1 @@
+"""A service that does what tests tell it."""
