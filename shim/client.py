@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,10 @@ from corekernel.remote_port import RemotePort
 from services import stubs
 from services.stubs.core import CoreClient
 from services.stubs.example import ExampleClient
+from services.stubs.fs import FsClient
 from services.stubs.memmgr import MemmgrClient
 from services.stubs.procmgr import ProcmgrClient
+from shim.files import Files
 
 _attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
 
@@ -73,6 +76,8 @@ class System:
         self._timeout = timeout
         self._ports: dict[str, RemotePort] = {}
         self._table: ProcessTable | None = None
+        self._files: Files | None = None
+        self._making = threading.Lock()
 
     def __enter__(self) -> System:
         return self
@@ -144,6 +149,19 @@ class System:
     def example(self) -> ExampleClient:
         """The digest service of the tutorial."""
         return ExampleClient(self.port("example"))
+
+    @property
+    def files(self) -> Files:
+        """Files and directories, as `os`, `open` and `pathlib` have them.
+
+        Raises:
+            NoSuchService: this system has no file system.
+        """
+        if self._files is None:
+            with self._making:
+                if self._files is None:
+                    self._files = Files(FsClient(self.port("fs")), lambda: self.client("devmgr"))
+        return self._files
 
     # ---- processes and time
 

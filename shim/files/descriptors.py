@@ -1,0 +1,219 @@
+"""Operations on descriptors, under the names that `os` and `fcntl` give them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import Any, Final
+
+from corekernel.errors import NoSuchService, ServiceError
+from corekernel.port import MAX_BULK_BYTES, Payload
+from services.files import AT_POSITION
+from shim.files.calls import U64, AnyPath, Calls, HasFileno, failure
+
+DEVMGR: Final = 1  # as the server of an open file: its data is the device manager's
+
+
+def number_of(file: int | HasFileno) -> int:
+    """A descriptor, of an open file too.
+
+    Raises:
+        ValueError: it is negative, as `fcntl` and `os.fsync` see it.
+    """
+    fd = file if isinstance(file, int) else file.fileno()
+    if fd < 0:
+        raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
+    return fd
+
+
+class Descriptors(Calls):
+    """open, close, read, write and what else takes a descriptor. Any may raise `OSError`."""
+
+    # ---- opening and closing
+
+    def open_descriptor(self, path: AnyPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        """What `os.open` does: a descriptor, with O_CLOEXEC."""
+        return self._open(path, flags | os.O_CLOEXEC, mode, dir_fd)[0]
+
+    def _open(self, path: AnyPath, flags: int, mode: int, dir_fd: int | None = None) -> tuple[int, int, int]:
+        """Descriptor, server and handle."""
+        directory, raw = self._at(path, dir_fd)
+        try:
+            opened = self._fs.open(self._lanes.request(), directory, flags & U64, mode & 0o7777 & ~self._umask, raw)
+        except ServiceError as error:
+            raise failure(error, path) from None
+        if opened.server == DEVMGR:
+            self._devices[opened.descriptor] = opened.handle
+        return opened
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        if self._devices:
+            self._devices.pop(fd, None)
+        try:
+            self._fs.close(self._lanes.request(), fd & U64)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def dup(self, fd: int) -> int:
+        """Another descriptor of the same open file, with O_CLOEXEC."""
+        return self._duplicate(fd, 0, False, os.O_CLOEXEC)
+
+    def dup2(self, fd: int, fd2: int, inheritable: bool = True) -> int:
+        """Make `fd2` a descriptor of the open file `fd`, closing what it was."""
+        if fd == fd2:
+            self._flags(fd)
+            return fd2
+        return self._duplicate(fd, fd2, True, 0 if inheritable else os.O_CLOEXEC)
+
+    def _duplicate(self, fd: int, wanted: int, exactly: bool, flags: int) -> int:
+        try:
+            made = self._fs.duplicate(self._lanes.request(), fd & U64, wanted & U64, exactly, flags)
+        except ServiceError as error:
+            raise failure(error) from None
+        self._devices.pop(made, None)
+        if fd in self._devices:
+            self._devices[made] = self._devices[fd]
+        return made
+
+    def _flags(self, fd: int) -> tuple[int, int]:
+        try:
+            return self._fs.get_flags(fd & U64)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def fcntl(self, file: int | HasFileno, command: int, argument: int = 0) -> int:
+        """F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD, F_DUPFD_CLOEXEC; another command is EINVAL."""
+        fd = number_of(file)
+        if command == fcntl.F_GETFL:
+            return self._flags(fd)[0]
+        if command == fcntl.F_GETFD:
+            return self._flags(fd)[1]
+        if command in (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC):
+            return self._duplicate(fd, argument, False, os.O_CLOEXEC if command == fcntl.F_DUPFD_CLOEXEC else 0)
+        if command not in (fcntl.F_SETFL, fcntl.F_SETFD):
+            raise failure(errno.EINVAL)
+        try:
+            self._fs.set_flags(fd, command == fcntl.F_SETFD, argument & U64)
+        except ServiceError as error:
+            raise failure(error) from None
+        return 0
+
+    # ---- data
+
+    def read(self, fd: int, n: int) -> bytes:
+        """Read at most `n` bytes, and at most 16 MiB, at the position; nothing at the end of the file."""
+        if n < 0:
+            raise failure(errno.EINVAL)
+        if self._devices and fd in self._devices:
+            return self._device_call("read", fd, n)  # type: ignore[no-any-return]
+        try:
+            return self._fs.read(self._lanes.request(), fd & U64, AT_POSITION, n)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def pread(self, fd: int, n: int, offset: int) -> bytes:
+        """Read at most `n` bytes, and at most 16 MiB, at an offset; the position stays."""
+        if n < 0 or offset < 0:
+            raise failure(errno.EINVAL)
+        if self._devices and fd in self._devices:
+            raise failure(errno.ESPIPE)
+        try:
+            return self._fs.read(self._lanes.request(), fd & U64, offset, n)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def write(self, fd: int, data: Any) -> int:
+        """Write at the position; how many bytes were written: at most 16 MiB."""
+        flat = _flat(data)
+        if self._devices and fd in self._devices:
+            return self._device_call("write", fd, flat)  # type: ignore[no-any-return]
+        try:
+            return self._fs.write(self._lanes.request(), fd & U64, AT_POSITION, flat)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def pwrite(self, fd: int, data: Any, offset: int) -> int:
+        """Write at an offset; how many bytes were written: at most 16 MiB. The position stays."""
+        if offset < 0:
+            raise failure(errno.EINVAL)
+        if self._devices and fd in self._devices:
+            raise failure(errno.ESPIPE)
+        try:
+            return self._fs.write(self._lanes.request(), fd & U64, offset, _flat(data))
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def lseek(self, fd: int, pos: int, how: int) -> int:
+        """Move the position, also to data or a hole (SEEK_DATA, SEEK_HOLE); where it is then."""
+        try:
+            return self._fs.seek(self._lanes.request(), fd & U64, pos, how & U64)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        """Set the length of an open file, in bytes."""
+        if length < 0:
+            raise failure(errno.EINVAL)
+        try:
+            self._fs.truncate(self._lanes.request(), fd if fd >= 0 else -2, length, b"")
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        """Reserve, punch out or zero a range; `mode` is that of the system call."""
+        try:
+            self._fs.allocate(self._lanes.request(), fd & U64, mode & U64, offset & U64, length & U64)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def posix_fallocate(self, fd: int, offset: int, length: int) -> None:
+        """Reserve a range, making the file longer if need be."""
+        self.fallocate(fd, 0, offset, length)
+
+    def fsync(self, file: int | HasFileno) -> None:
+        """Return when what was written to a file is on the device."""
+        self._sync(number_of(file), False)
+
+    def fdatasync(self, file: int | HasFileno) -> None:
+        """The same, except for times."""
+        self._sync(number_of(file), True)
+
+    def sync(self) -> None:
+        """Return when everything is on the device."""
+        self._sync(U64, False)
+
+    def _sync(self, fd: int, data_only: bool) -> None:
+        try:
+            self._fs.sync(fd, data_only)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    # ---- devices
+
+    def _device_call(self, operation: str, fd: int, argument: Any) -> Any:
+        """One call to the device manager, which knows the open device by its handle.
+
+        AT THE MERGE with the device manager: that its interface has `read(request, handle, size)` and
+        `write(request, handle, data)`; `ioctl` and `isatty` (of `RawFile`) are to be made of its `control`.
+        """
+        try:
+            manager = self._device_manager()
+        except NoSuchService:
+            raise failure(errno.ENXIO) from None
+        try:
+            return getattr(manager, operation)(self._lanes.request(), self._devices[fd], argument)
+        except ServiceError as error:
+            raise failure(error) from None
+
+
+def _flat(data: Any) -> Payload:
+    """What a call takes: at most 16 MiB of bytes."""
+    if data.__class__ is not bytes:
+        data = memoryview(data)
+        if data.nbytes != len(data) or data.format != "B" or not data.c_contiguous:
+            data = data.cast("B") if data.c_contiguous else memoryview(data.tobytes())
+    if len(data) > MAX_BULK_BYTES:
+        data = memoryview(data)[:MAX_BULK_BYTES]
+    return data  # type: ignore[no-any-return]
