@@ -175,17 +175,16 @@ class Host:
 
 
 def _kept(message: Message, fds: list[int]) -> tuple[dict[str, Mapping], dict[str, Device], dict[str, Mapping]]:
-    """What outlives a service: its state objects, its devices, and the memory of those that are RAM."""
+    """What outlives a service: its state objects and tokens, its devices, and the memory of those that are RAM."""
     devices = {name: Device(name, DeviceKind(kind), size) for name, kind, size in message["devices"]}
     memory = {name: device.size for name, device in devices.items() if device.kind is DeviceKind.RAM}
-    sizes = [*message["objects"].values(), *memory.values()]
-    mapped = [Mapping(fd, size) for fd, size in zip(fds, sizes, strict=True)]
-    own = len(message["objects"])
-    return (
-        dict(zip(message["objects"], mapped[:own], strict=True)),
-        devices,
-        dict(zip(memory, mapped[own:], strict=True)),
-    )
+    left = iter(fds)
+
+    def mapped(sizes: dict[str, int], writable: bool = True) -> dict[str, Mapping]:
+        return {name: Mapping(next(left), size, writable) for name, size in sizes.items()}
+
+    state, disks, tokens = mapped(message["objects"]), mapped(memory), mapped(message["tokens"], writable=False)
+    return state | tokens, devices, disks
 
 
 def _instantiate(module: str, environment: Environment) -> Handlers:

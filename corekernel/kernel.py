@@ -38,6 +38,7 @@ from corekernel.timer import Timers
 from corekernel.zygote import Zygote
 
 FIRST_SERVICE_UID = 61000
+PROCESS_MANAGER = "procmgr"  # alone may write what it decides to the process table
 STOP_SECONDS = 1.0
 CORE_SERVICE = Service(
     "core",
@@ -101,11 +102,13 @@ class Kernel:
             for instance in process.members:
                 instance.device_objects = [memory[name] for name in instance.spec.devices if name in memory]
                 for name, size in _state_of(instance).items():
-                    instance.state_objects[name] = (
-                        self.process_object
-                        if name == "processes"
-                        else self.objects.create(Kind.STATE, f"{instance.name}.{name}", size, instance.number)
-                    )
+                    if name != "processes":
+                        made = self.objects.create(Kind.STATE, f"{instance.name}.{name}", size, instance.number)
+                        instance.state_objects[name] = made
+                    elif instance.name == PROCESS_MANAGER:
+                        instance.state_objects[name] = self.process_object
+                    else:
+                        instance.tokens[name] = self.process_object
 
     def timing(self) -> Message:
         """What every process needs to know of time and waiting."""

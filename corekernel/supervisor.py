@@ -56,6 +56,7 @@ class Instance:
     poll_cpu: int = NO_POLLER
     objects: list[KernelObject] = field(default_factory=list)
     state_objects: dict[str, KernelObject] = field(default_factory=dict)
+    tokens: dict[str, KernelObject] = field(default_factory=dict)  # to be read only
     device_objects: list[KernelObject] = field(default_factory=list)
 
     @property
@@ -235,6 +236,7 @@ class Supervisor:
         instance.poll_cpu = self._poll_cpu(instance)
         granted = [pool, stacks, *instance.state_objects.values(), *instance.device_objects]
         fds = [kernel.objects.grant(o, instance.number, Rights.WRITE) for o in granted]
+        fds += [kernel.objects.grant(o, instance.number, Rights.READ) for o in instance.tokens.values()]
         message = {
             "do": "service",
             "name": spec.name,
@@ -248,6 +250,7 @@ class Supervisor:
                 i.name: self.process_of(i.name).number for i in self.instances.values() if spec.name in i.spec.calls
             },
             "objects": {key: made.size for key, made in instance.state_objects.items()},
+            "tokens": {key: made.size for key, made in instance.tokens.items()},
             "devices": [[d.name, d.kind.value, d.size] for d in kernel.composition.devices_of(spec)],
             "poll_cpu": instance.poll_cpu,
             "pool": {

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
 from corekernel.process_table import LIVE, ProcessRecord, ProcessTable
-from corekernel.service import Environment
+from corekernel.service import DeviceKind, Environment
 from services.files import ROOT
 from services.fs.contents import Contents
 from services.fs.descriptions import (
@@ -43,7 +43,6 @@ T = TypeVar("T")
 
 STATE = {
     "processes": 0,
-    "device": 512 << 20,
     "descriptions": DESCRIPTIONS_SIZE,
     "paths": PATHS_SIZE,
     "descriptors": DESCRIPTORS_SIZE,
@@ -52,6 +51,14 @@ STATE = {
 }
 EMPTY_PATH = 0x1000
 NOFOLLOW = 0x100
+
+
+def _disk(environment: Environment) -> memoryview:
+    """The memory of the device that the composition gives this service."""
+    disks = [device.name for device in environment.devices.values() if device.kind is DeviceKind.RAM]
+    if len(disks) != 1:
+        raise ValueError(f"the file system needs one device of kind ram, and was given {disks or 'none'}")
+    return environment.device(disks[0])
 
 
 class FileSystem:
@@ -63,7 +70,7 @@ class FileSystem:
         self._core = CoreClient(environment.port("core"))
         self.started_ns = time.monotonic_ns()
         self._processes = ProcessTable(environment.object("processes"))
-        self._store = Store(Device(environment.object("device")))
+        self._store = Store(Device(_disk(environment)))
         self._contents = Contents(self._store)
         self._open = Descriptions(
             environment.object("descriptions"), environment.object("paths"), environment.object("descriptors")
