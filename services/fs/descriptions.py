@@ -1,9 +1,9 @@
-"""Descriptors and open file descriptions: tables in objects that the core holds, so that open files survive this service.
+"""Descriptors and open file descriptions, in objects that the core holds, so that open files survive this service.
 
 A descriptor is (client, number) -> description; a description says what is open, how, and at which position. In the
-objects each is a record of 64-bit words, of which one makes the record valid and is stored last; what is here in plain
-Python is an index of them, made anew after a death. A description that no descriptor refers to is dropped then: its `open`
-was never answered.
+objects each is a record of 64-bit words, of which one makes the record valid and is stored last; what is here in
+plain Python is an index of them, made anew after a death. A description that no descriptor refers to is dropped then:
+its `open` was never answered.
 
     descriptions   8 words: kind (0: free), file, mount, flags, position, length of the path, -, -
     paths          4,096 bytes for each description: the path of a file that is not on the device
@@ -49,6 +49,7 @@ class Description:
         position: where reading and writing go on.
         path: of a VOLUME, where in it the file is.
         references: how many descriptors refer to it.
+        place: of a LOCAL, directory and name under which it was opened; not known after a death.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Description:
     position: int
     path: bytes
     references: int = 0
+    place: tuple[int, bytes] | None = None
 
     @property
     def readable(self) -> bool:
