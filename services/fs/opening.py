@@ -59,7 +59,7 @@ class Opening(FileSystem):
         if isinstance(found, Descriptor):
             description = found.description
             if description.kind != DEVICE:
-                return OpenResult(found.number, FS, 0)
+                return OpenResult(found.number, FS, description.type)
             return OpenResult(found.number, DEVMGR, description.file)
         handle = self._open_device(caller, found, flags)
         made = self.run(caller, lambda answers: self._open.open(caller.client, request, DEVICE, handle, 0, flags, b""))
@@ -155,10 +155,11 @@ class Opening(FileSystem):
 
     def _describe(self, caller: Caller, number: int, node: Node, flags: int, place: Place | None = None) -> Descriptor:
         """A description of an open file on the device or of a volume, and its descriptor."""
-        kept = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY)
+        kept, kind = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY), stat.S_IFMT(node.mode)
         if isinstance(node, Remote):
-            return self._open.open(caller.client, number, VOLUME, node.ino, node.volume.number, kept, node.path)
-        made = self._open.open(caller.client, number, LOCAL, node.ino, 0, kept, b"")
+            volume = node.volume.number
+            return self._open.open(caller.client, number, VOLUME, node.ino, volume, kept, node.path, kind)
+        made = self._open.open(caller.client, number, LOCAL, node.ino, 0, kept, b"", kind)
         if place is not None and isinstance(place.parent, Inode):
             made.description.place = (place.parent.ino, place.name)
         if self._watches.active:
