@@ -20,7 +20,7 @@ from corekernel.channel import Channel, ChannelClosed, ChannelError, ChannelFull
 from corekernel.composition import Isolation, Language, PlacementKind, Service
 from corekernel.confine import Confinement
 from corekernel.objects import KernelObject, Kind, Rights
-from corekernel.sched import ANYWHERE, FREE, NO_POLLER, PINNED, SAME_CORE, poller_cpu
+from corekernel.sched import ANYWHERE, FREE, NO_POLLER, PINNED, SAME_CORE, poller_cpu, restart_delay
 from corekernel.shared import Mapping, PoolPage
 from corekernel.spawned import Spawned
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Reply = Callable[[Message], None]
 HOST_ENTRY = "corekernel.host:main"
 HANG_PERIOD = 0.5
+YOUNG_SECONDS = 0.25  # who dies within this of its start is restarted more slowly each time
 FLUSH_SECONDS = 0.005
 BUSY = "busy"
 
@@ -85,6 +86,8 @@ class ServiceProcess:
     started: float = 0.0
     deaths: list[float] = field(default_factory=list)
     total_deaths: int = 0
+    young_deaths: int = 0  # in a row
+    up_at: float = 0.0
     pending: dict[int, Reply] = field(default_factory=dict)
     backlog: deque[Message] = field(default_factory=deque)
     serial: int = 0
@@ -116,16 +119,6 @@ class ServiceProcess:
             self.backlog.popleft()
         self.backlog.clear()
         return True
-
-
-def backoff_seconds(process: ServiceProcess, now: float) -> float | None:
-    """How long to wait before a restart; None when it has died too often to be restarted."""
-    policy = process.members[0].spec.restart
-    recent = [at for at in process.deaths if now - at < 60.0]
-    if len(recent) > policy.max_per_minute:
-        return None
-    close = sum(1 for at in recent if now - at < 1.0)
-    return float(min(policy.backoff_ms * 2 ** max(0, close - 1), policy.backoff_max_ms)) / 1000
 
 
 class Supervisor:
@@ -213,6 +206,7 @@ class Supervisor:
                 self._make(process, waiting[0], made)
                 return
             process.state = State.UP
+            process.up_at = time.monotonic()
             self._kernel.processes_changed()
             then(True)
 
@@ -355,6 +349,7 @@ class Supervisor:
         now = time.monotonic()
         process.deaths = [at for at in process.deaths if now - at < 60.0] + [now]
         process.total_deaths += 1
+        process.young_deaths = process.young_deaths + 1 if now - process.up_at < YOUNG_SECONDS else 0
         kernel.service_died(process)
         pending, process.pending = process.pending, {}
         for then in pending.values():
@@ -368,7 +363,7 @@ class Supervisor:
             self._restart_later(process, now)
 
     def _restart_later(self, process: ServiceProcess, now: float) -> None:
-        delay = backoff_seconds(process, now)
+        delay = restart_delay(process.members[0].spec.restart, process.deaths, process.young_deaths, now)
         if delay is None:
             process.state = State.FAILED
             self._kernel.serial.line("core", f"{process.name} died too often and stays down")

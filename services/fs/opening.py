@@ -171,7 +171,7 @@ class Opening(FileSystem):
         if self._devices is None:
             raise ServiceError(errno.ENXIO)
         try:
-            self._devices.open(caller.client, rdev, flags)
+            handle: int = self._devices.open(caller.client, rdev, flags)
         except ServiceError:
             raise
         except CallError as error:

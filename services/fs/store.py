@@ -113,7 +113,7 @@ class Store:
         root = (ROOT_INODE, stat.S_IFDIR | 0o755, 2, 0, 0, 0, EMPTY_DIRECTORY, 0, now, now, now, now, ROOT_INODE, b"")
         first = f"INSERT INTO inode({_ROW}) VALUES({', '.join(map(str, root[:-1]))}, x'')"
         self.device = device
-        self._database: Any = open_database(device, (*_SCHEMA, first, "INSERT INTO counter VALUES(1, 1)"))
+        self._database = open_database(device, (*_SCHEMA, first, "INSERT INTO counter VALUES(1, 1)"))
         self.execute: Callable[..., Any] = self._database.execute
         self.number = int(self.execute("SELECT value FROM counter WHERE id=1").fetchone()[0])
         self.blocks = BlockMap(device)
