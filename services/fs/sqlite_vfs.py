@@ -134,6 +134,7 @@ def open_database(device: Device, statements: Sequence[str]) -> apsw.Connection:
         "temp_store=MEMORY",
         "cache_size=-16384",
         f"wal_autocheckpoint={min(pages, 1000)}",
+        f"max_page_count={device.layout.database.size // 4096}",  # else it is a checkpoint that finds no room
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     if not device.formatted:
