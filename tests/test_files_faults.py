@@ -136,7 +136,8 @@ def test_a_client_may_have_so_many_files_open_and_no_more(_small: Box, files: Fi
 
 def test_all_clients_together_may_not_take_the_last_descriptor_from_anyone(_small: Box, files: Files) -> None:
     files.put(b"/d/a", b"x")
-    greedy, answers = [], set()
+    greedy: list[Files] = []
+    answers: set[str] = set()
     while not answers:
         greedy.append(Files(_small.attach().client("fs")))
         try:
@@ -248,7 +249,7 @@ def test_a_write_that_does_not_fit_is_a_short_one(files: Files) -> None:
 def test_arguments_out_of_range_are_refused(files: Files) -> None:
     number = files.open(b"/d/a", os.O_CREAT | os.O_RDWR)
     client, big = files.client, 2**64 - 1
-    refusals = {
+    refusals: dict[str, list[Callable[[], object]]] = {
         "EBADF": [
             lambda: client.read(1, big, 0, 1),
             lambda: client.write(1, 99, 0, b""),
