@@ -121,7 +121,13 @@ class Host:
         base = KEYS_PER_POOL * len(self._services)
         carriers = CarrierPool(page, stacks, stack, self._policy, python, base)
         objects = {key: Mapping(fd, size) for (key, size), fd in zip(message["objects"].items(), fds[2:], strict=True)}
-        environment = Environment(name, message["options"], lambda callee: self._connect(service, callee), objects)
+        environment = Environment(
+            name,
+            message["options"],
+            lambda callee: self._connect(service, callee),
+            objects,
+            tuple(message["host_paths"]),
+        )
         service = HostedService(name, message["number"], message, page, carriers, environment, self.attachment)
         if python:
             service.instance = self._builtin.get(name) or _instantiate(message["module"], environment)

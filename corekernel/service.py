@@ -28,7 +28,10 @@ class Handlers(Protocol):
 
 
 class Environment:
-    """What one service instance can reach: exactly what the composition grants."""
+    """What one service instance can reach: exactly what the composition grants.
+
+    `host_paths` are the host directories that it may read, absolute; all of them were there when it was started.
+    """
 
     def __init__(
         self,
@@ -36,9 +39,11 @@ class Environment:
         options: Mapping[str, str | int | bool],
         connect: Callable[[str], Port],
         objects: Mapping[str, ObjectMapping],
+        host_paths: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.options = options
+        self.host_paths = host_paths
         self._connect = connect
         self._objects = objects
         self._conditions: weakref.WeakSet[Condition] = weakref.WeakSet()
