@@ -39,7 +39,7 @@ from services.fs.mounts import Kinds, Mounts
 from services.fs.names import Names
 from services.fs.proc import ProcVolume, pools
 from services.fs.store import ROOT_INODE, Inode, Store
-from services.fs.walk import Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
+from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
 from services.fs.watches import WATCHES_SIZE, Watches
 from services.stubs.core import CoreClient
 
@@ -264,6 +264,11 @@ class FileSystem:
             return root_of(volume)
         walked = answers.of(volume, description.path)
         return Remote(volume, description.path, walked.attributes, walked.target)
+
+    def opened_remote(self, description: Description) -> Remote:
+        """What a description of a volume's file was opened on, as far as reading it needs to know."""
+        known = VOLUME_ROOT._replace(ino=description.file, dev=description.device, mode=description.type)
+        return Remote(self._mounts.volume(description.mount), description.path, known)
 
     def start(self, caller: Caller, directory: int, path: bytes, answers: Answers) -> Node:
         """The directory that a path starts from."""
