@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from corekernel.supervisor import Instance, ServiceProcess
 
 Request = Callable[["Client", Message, list[int]], None]
-LOG_CHUNK = 12 << 10
+LOG_CHUNK = 10 << 10  # each byte may take six in the message
 SHOWN_CLIENTS = 200
 
 

@@ -29,6 +29,7 @@ from services.devmgr import termios as t
 from services.devmgr.termios import Termios
 
 QUEUE_BYTES = 4096
+SIGNALS = 64
 OUTPUT_BYTES = 48 << 10
 """No echo is added to output that has grown beyond this; `write` is not bounded here."""
 
@@ -152,13 +153,17 @@ class Tty:
         number = next((number for index, number in _SIGNALS if self._is(code, index)), None)
         if number is None:
             return False
-        if number not in self.signals:
-            self.signals.append(number)
+        self.raise_signal(number)
         if not self._local(t.NOFLSH):
             self.flush()
         if self._local(t.ECHO):
             self._echo(code)
         return True
+
+    def raise_signal(self, number: int) -> None:
+        """For the process group in the foreground; more than it can be sent in time are forgotten."""
+        if len(self.signals) < SIGNALS:
+            self.signals.append(number)
 
     def _mapped(self, code: int) -> None:
         """A special byte that raised no signal: newlines are mapped, then lines are edited."""
