@@ -309,8 +309,8 @@ def test_explain_shows_every_service_on_a_line_of_its_own(tmp_path: Path) -> Non
         ["device", "kind", "size", "services"],
         ["disk0", "ram", "8", "MiB", "b"],
         ["net:1", "ram", "256", "MiB", "b"],
-        ["console", "serial", "-", "b,", "c"],
-        ["null", "memory", "-", "-"],
+        ["console", "serial", "-", "b"],
+        ["null", "memory", "-", "c"],
     ]
     assert head.split() == ["service", "class", "process", "placement", "calls", "clients", "pool"]
     assert a.startswith("a        IC1    a        poller 1   core, b  1000")

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from corekernel.errors import CallError, NoSuchService, ServiceError
 from corekernel.port import Caller
@@ -42,6 +42,7 @@ from services.fs.store import ROOT_INODE, Inode, Store
 from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
 from services.fs.watches import WATCHES_SIZE, Watches
 from services.stubs.core import CoreClient
+from services.stubs.devmgr import DevmgrClient
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class FileSystem:
             kinds["hostfs"] = lambda number, covers: HostVolume(number, covers, port)
         wanted = {kind: str(environment.options[kind]).encode() for kind in kinds if kind in environment.options}
         self._mounts = Mounts(self._store, kinds, wanted)
-        self._devices: Any = None
+        self._devices = DevmgrClient(environment.port("devmgr")) if _may_call(environment, "devmgr") else None
         self._walker = Walker(self._store, self._root, self._mounts.on)
         self._names = Names(self._store, self._mounts.covers, self._open.is_open)
         self._journal = Journal(environment.object("requests"), self._redo)

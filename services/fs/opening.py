@@ -185,12 +185,11 @@ class Opening(FileSystem):
         if self._devices is None:
             raise ServiceError(errno.ENXIO)
         try:
-            handle: int = self._devices.open(caller.client, rdev, flags)
+            return self._devices.open(caller.client, rdev, flags)
         except ServiceError:
             raise
         except CallError as error:
             raise ServiceError(errno.EIO, str(error)) from error
-        return handle
 
     def close(self, caller: Caller, request: int, descriptor: int) -> None:
         """See the interface."""
