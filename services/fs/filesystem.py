@@ -282,12 +282,12 @@ class FileSystem:
         """What a description is open on.
 
         Raises:
-            ServiceError: EBADF, a device; ESTALE, a volume's file that is another one now.
+            ServiceError: ESTALE, it is gone, or a volume's file that is another one now.
         """
         if description.kind == LOCAL:
             return self._store.inode(description.file)
-        if description.kind != VOLUME:
-            raise ServiceError(errno.EBADF)
+        if description.kind == DEVICE:
+            return self._store.inode(description.device)
         volume = self._mounts.volume(description.mount)
         if not description.path:
             return root_of(volume)
@@ -336,8 +336,10 @@ class FileSystem:
         """The regular file on the device that a description is open on.
 
         Raises:
-            ServiceError: EISDIR, EINVAL (another type), EROFS (a volume's).
+            ServiceError: EISDIR, EINVAL (another type, or a device's), EROFS (a volume's).
         """
+        if description.kind == DEVICE:
+            raise ServiceError(errno.EINVAL)
         if description.kind == VOLUME:
             raise ServiceError(errno.EROFS)
         inode = self._store.inode(description.file)
