@@ -22,7 +22,18 @@ from tests.residue import Residue, no_residue
 from tests.systems import FAULTY, Boots, Box, boot_box, living
 
 CONSOLE_SHOWN = 4000
-SERVICES_LEFT_ALONE = ("faulty", "echo", "cecho", "chain_a", "chain_b", "chain_c", "procmgr", "memmgr", "example")
+SERVICES_LEFT_ALONE = (
+    "faulty",
+    "echo",
+    "cecho",
+    "chain_a",
+    "chain_b",
+    "chain_c",
+    "procmgr",
+    "memmgr",
+    "devmgr",
+    "example",
+)
 
 
 @pytest.hookimpl(wrapper=True)

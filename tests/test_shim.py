@@ -174,7 +174,14 @@ def test_services_in_the_core_are_the_core(system: Boots) -> None:
     box = system("monolith", ECHO.format(isolation="IC0"))
     status = box.status()
     assert [p["name"] for p in status["processes"]] == ["core"]
-    assert {s["name"] for s in status["processes"][0]["services"]} == {"core", "memmgr", "procmgr", "example", "echo"}
+    assert {s["name"] for s in status["processes"][0]["services"]} == {
+        "core",
+        "memmgr",
+        "procmgr",
+        "devmgr",
+        "example",
+        "echo",
+    }
     system_ = box.attach()
     core_calls = box.service("core")["totals"]["calls"]
     assert system_.procmgr.wait(system_.spawn(["/bin/true"])) == 0
