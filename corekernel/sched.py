@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from corekernel.composition_model import Restart
+
 IDLE_SHARE = 0.25
 ACTIVE_PERIOD = 0.1
 IDLE_PERIOD = 1.0
@@ -95,3 +97,17 @@ def poller_cpu(asked: int | None, cpus: int, polled: Collection[int], placed: Co
 def next_period(load: Load) -> float:
     """Seconds until the next look."""
     return ACTIVE_PERIOD if load.active else IDLE_PERIOD
+
+
+def restart_delay(policy: Restart, deaths: list[float], young: int, now: float) -> float | None:
+    """Seconds to wait before a restart; None when the service has died too often to be restarted.
+
+    Args:
+        policy: the service's.
+        deaths: when it died, seconds; the last one included.
+        young: how many of its last lives in a row were short.
+        now: the present, by the same clock.
+    """
+    if sum(1 for at in deaths if now - at < 60.0) > policy.max_per_minute:
+        return None
+    return float(min(policy.backoff_ms * 2 ** min(young, 20), policy.backoff_max_ms)) / 1000

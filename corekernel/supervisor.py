@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from corekernel import host_paths
 from corekernel.channel import Channel, ChannelClosed, ChannelError, ChannelFull, Message
 from corekernel.composition import Isolation, Language, PlacementKind, Service
 from corekernel.confine import Confinement
 from corekernel.objects import KernelObject, Kind, Rights
-from corekernel.sched import ANYWHERE, FREE, NO_POLLER, PINNED, SAME_CORE, poller_cpu
+from corekernel.sched import ANYWHERE, FREE, NO_POLLER, PINNED, SAME_CORE, poller_cpu, restart_delay
 from corekernel.shared import Mapping, PoolPage
 from corekernel.spawned import Spawned
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Reply = Callable[[Message], None]
 HOST_ENTRY = "corekernel.host:main"
 HANG_PERIOD = 0.5
+YOUNG_SECONDS = 0.25  # who dies within this of its start is restarted more slowly each time
 FLUSH_SECONDS = 0.005
 BUSY = "busy"
 
@@ -82,9 +84,12 @@ class ServiceProcess:
     control: Channel | None = None
     client: Client | None = None
     uid: int | None = None
+    host_paths: tuple[str, ...] = ()
     started: float = 0.0
     deaths: list[float] = field(default_factory=list)
     total_deaths: int = 0
+    young_deaths: int = 0  # in a row
+    up_at: float = 0.0
     pending: dict[int, Reply] = field(default_factory=dict)
     backlog: deque[Message] = field(default_factory=deque)
     serial: int = 0
@@ -116,16 +121,6 @@ class ServiceProcess:
             self.backlog.popleft()
         self.backlog.clear()
         return True
-
-
-def backoff_seconds(process: ServiceProcess, now: float) -> float | None:
-    """How long to wait before a restart; None when it has died too often to be restarted."""
-    policy = process.members[0].spec.restart
-    recent = [at for at in process.deaths if now - at < 60.0]
-    if len(recent) > policy.max_per_minute:
-        return None
-    close = sum(1 for at in recent if now - at < 1.0)
-    return float(min(policy.backoff_ms * 2 ** max(0, close - 1), policy.backoff_max_ms)) / 1000
 
 
 class Supervisor:
@@ -185,13 +180,14 @@ class Supervisor:
 
     def _spawn(self, process: ServiceProcess, spec: Message, fds: list[int]) -> Spawned:
         kernel = self._kernel
+        process.host_paths = host_paths.present(
+            (path for member in process.members for path in member.spec.host_paths),
+            lambda text: kernel.serial.line("core", f"{process.name}: {text}"),
+        )
         output = kernel.output_of(process.name)
         try:
-            confinement = Confinement(
-                uid=process.uid,
-                memory_bytes=sum(m.spec.memory_mib for m in process.members) << 20,
-                nofile=4096,
-            )
+            memory = sum(m.spec.memory_mib for m in process.members) << 20
+            confinement = Confinement(process.uid, None, memory, nofile=4096, host_paths=process.host_paths)
             return kernel.spawn_service(HOST_ENTRY, spec, fds, confinement, output)
         finally:
             os.close(output)
@@ -213,6 +209,7 @@ class Supervisor:
                 self._make(process, waiting[0], made)
                 return
             process.state = State.UP
+            process.up_at = time.monotonic()
             self._kernel.processes_changed()
             then(True)
 
@@ -244,6 +241,7 @@ class Supervisor:
             "module": spec.module,
             "language": spec.language.value,
             "options": spec.options,
+            "host_paths": [*process.host_paths],
             "calls": [*spec.calls],
             "members": [m.name for m in process.members if m.spec.language is Language.PYTHON],
             "callers": {
@@ -355,6 +353,7 @@ class Supervisor:
         now = time.monotonic()
         process.deaths = [at for at in process.deaths if now - at < 60.0] + [now]
         process.total_deaths += 1
+        process.young_deaths = process.young_deaths + 1 if now - process.up_at < YOUNG_SECONDS else 0
         kernel.service_died(process)
         pending, process.pending = process.pending, {}
         for then in pending.values():
@@ -368,7 +367,7 @@ class Supervisor:
             self._restart_later(process, now)
 
     def _restart_later(self, process: ServiceProcess, now: float) -> None:
-        delay = backoff_seconds(process, now)
+        delay = restart_delay(process.members[0].spec.restart, process.deaths, process.young_deaths, now)
         if delay is None:
             process.state = State.FAILED
             self._kernel.serial.line("core", f"{process.name} died too often and stays down")

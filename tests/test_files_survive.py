@@ -1,4 +1,4 @@
-"""Open files, positions, locks and unlinked files survive the death of `fs`, and every operation happens exactly once."""
+"""Open files, positions, locks and unlinked files survive the death of `fs`; every operation happens exactly once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import fcntl
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+import shim
 from corekernel.errors import ServiceError
-from services.files import AT_POSITION, ROOT, Attributes, unpack_entries
-from services.stubs.fs import FsClient
+from tests.file_calls import Files
+from tests.processes import Tell
 from tests.systems import Box, boot_box
 
 DYING = """
@@ -22,81 +24,6 @@ module = "tests.dying_fs"
 restart = { max_per_minute = 6000, backoff_ms = 1, backoff_max_ms = 1 }
 """
 QUICK_STEPS = 6  # kills of each operation in the quick run, spread over all its steps
-
-
-@dataclass
-class Files:
-    """The interface with request numbers; short names for what the tests do."""
-
-    client: FsClient
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        """An operation of the interface."""
-        operation: Callable[..., object] = getattr(self.client, name)
-        return operation
-
-    def open(self, path: bytes, flags: int = os.O_RDONLY) -> int:
-        return self.client.open(next(self.numbers), ROOT, flags, 0o644, path).descriptor
-
-    def put(self, path: bytes, data: bytes) -> None:
-        number = self.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        assert self.write(number, data) == len(data)
-        self.close(number)
-
-    def get(self, path: bytes) -> bytes:
-        number = self.open(path)
-        data = self.read(number)
-        self.close(number)
-        return data
-
-    def read(self, number: int, offset: int = AT_POSITION, size: int = 1 << 20) -> bytes:
-        return self.client.read(next(self.numbers), number, offset, size)
-
-    def write(self, number: int, data: bytes, offset: int = AT_POSITION) -> int:
-        return self.client.write(next(self.numbers), number, offset, data)
-
-    def close(self, number: int) -> None:
-        self.client.close(next(self.numbers), number)
-
-    def seek(self, number: int, offset: int) -> int:
-        return self.client.seek(next(self.numbers), number, offset, os.SEEK_SET)
-
-    def mkdir(self, path: bytes) -> None:
-        self.client.make_directory(next(self.numbers), ROOT, 0o755, path)
-
-    def unlink(self, path: bytes, directory: bool = False) -> None:
-        self.client.unlink(next(self.numbers), ROOT, 0x200 if directory else 0, path)
-
-    def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
-        self.client.rename(next(self.numbers), ROOT, ROOT, flags, len(old), old + new)
-
-    def link(self, old: bytes, new: bytes) -> None:
-        self.client.link(next(self.numbers), ROOT, ROOT, 0, len(old), old + new)
-
-    def truncate(self, path: bytes, length: int) -> None:
-        self.client.truncate(next(self.numbers), ROOT, length, path)
-
-    def stat(self, path: bytes) -> Attributes:
-        return Attributes.unpack(self.client.stat(ROOT, 0, path))
-
-    def exists(self, path: bytes) -> bool:
-        try:
-            self.stat(path)
-        except ServiceError as error:
-            assert error.errno == errno.ENOENT
-            return False
-        return True
-
-    def names(self, path: bytes) -> set[bytes]:
-        number = self.open(path, os.O_DIRECTORY)
-        found = self.client.entries(next(self.numbers), number, 1 << 20)
-        assert found.finished
-        self.close(number)
-        return {entry.name for entry in unpack_entries(found.entries)}
-
-    def free(self) -> int:
-        return self.client.statfs(ROOT, b"/").free
 
 
 @pytest.fixture(scope="module")
@@ -133,91 +60,102 @@ def files(dying: Box) -> Files:
 
 @dataclass
 class Case:
-    """What is there before an operation, the operation, and what must be true after it."""
+    """An operation, what must be true after it, and what is there before; `prepare` gives a descriptor, or -1."""
 
-    prepare: Callable[[Files], object]
-    act: Callable[[Files, object], object]
-    check: Callable[[Files, object, object], bool]
-
-
-def _open_unlinked(files: Files) -> int:
-    files.put(b"/d/a", b"contents")
-    return files.open(b"/d/a", os.O_RDWR)
+    act: Callable[[Files, int], Any]
+    check: Callable[[Files, int, Any], bool]
+    prepare: Callable[[Files], int] = lambda files: -1
 
 
-def _at_five(files: Files) -> int:
-    files.put(b"/d/a", b"0123456789")
-    number = files.open(b"/d/a", os.O_RDWR)
-    files.seek(number, 5)
+def _put(*files_there: tuple[bytes, bytes]) -> Callable[[Files], int]:
+    def prepare(files: Files) -> int:
+        for path, data in files_there:
+            files.put(path, data)
+        return -1
+
+    return prepare
+
+
+def _opened(data: bytes, flags: int = os.O_RDWR, position: int = 0) -> Callable[[Files], int]:
+    def prepare(files: Files) -> int:
+        files.put(b"/d/a", data)
+        number = files.open(b"/d/a", flags)
+        files.seek(number, position)
+        return number
+
+    return prepare
+
+
+def _unlinked(files: Files) -> int:
+    number = _opened(b"contents")(files)
+    files.unlink(b"/d/a")
     return number
 
 
-def _closed(files: Files, number: object, result: object) -> bool:
+def _closed(files: Files, number: int, result: Any) -> bool:
     with pytest.raises(ServiceError) as caught:
-        files.read(int(str(number)))
+        files.read(number)
     return caught.value.errno == errno.EBADF
 
 
+def _without_e(files: Files) -> int:
+    if files.exists(b"/e"):
+        files.unlink(b"/e", directory=True)
+    return -1
+
+
+TEN = b"0123456789"
 CASES = {
     "rename over a file": Case(
-        lambda f: (f.put(b"/d/a", b"a" * 5000), f.put(b"/d/b", b"b" * 9000)),
-        lambda f, _: f.rename(b"/d/a", b"/d/b"),
-        lambda f, _, r: f.names(b"/d") == {b"b"} and f.get(b"/d/b") == b"a" * 5000,
+        lambda f, n: f.rename(b"/d/a", b"/d/b"),
+        lambda f, n, r: f.names(b"/d") == {b"b"} and f.get(b"/d/b") == b"a" * 5000,
+        _put((b"/d/a", b"a" * 5000), (b"/d/b", b"b" * 9000)),
     ),
     "exchange": Case(
-        lambda f: (f.put(b"/d/a", b"a"), f.put(b"/d/b", b"b")),
-        lambda f, _: f.rename(b"/d/a", b"/d/b", 2),
-        lambda f, _, r: f.get(b"/d/a") == b"b" and f.get(b"/d/b") == b"a",
+        lambda f, n: f.rename(b"/d/a", b"/d/b", 2),
+        lambda f, n, r: f.get(b"/d/a") == b"b" and f.get(b"/d/b") == b"a",
+        _put((b"/d/a", b"a"), (b"/d/b", b"b")),
     ),
     "unlink of an open file": Case(
-        _open_unlinked,
         lambda f, n: f.unlink(b"/d/a"),
-        lambda f, n, r: f.names(b"/d") == set() and f.read(n, 0) == b"contents",  # type: ignore[arg-type]
+        lambda f, n, r: f.names(b"/d") == set() and f.read(n, 0) == b"contents",
+        _opened(b"contents"),
     ),
-    "close of an unlinked file": Case(
-        lambda f: (n := _open_unlinked(f), f.unlink(b"/d/a"))[0],
-        lambda f, n: f.close(n),  # type: ignore[arg-type]
-        _closed,
-    ),
+    "close of an unlinked file": Case(lambda f, n: f.close(n), _closed, _unlinked),
     "truncate": Case(
-        lambda f: f.put(b"/d/a", b"x" * 20000),
-        lambda f, _: f.truncate(b"/d/a", 5001),
-        lambda f, _, r: f.get(b"/d/a") == b"x" * 5001 and f.stat(b"/d/a").blocks == 16,
+        lambda f, n: f.truncate(b"/d/a", 5001),
+        lambda f, n, r: f.get(b"/d/a") == b"x" * 5001 and f.stat(b"/d/a").blocks == 16,
+        _put((b"/d/a", b"x" * 20000)),
     ),
     "write at the position": Case(
-        _at_five,
-        lambda f, n: f.write(n, b"abc"),  # type: ignore[arg-type]
-        lambda f, n, r: r == 3 and f.read(n) == b"89" and f.get(b"/d/a") == b"01234abc89",  # type: ignore[arg-type]
+        lambda f, n: f.write(n, b"abc"),
+        lambda f, n, r: r == 3 and f.read(n) == b"89" and f.get(b"/d/a") == b"01234abc89",
+        _opened(TEN, position=5),
     ),
     "append": Case(
-        lambda f: (f.put(b"/d/a", b"x"), f.open(b"/d/a", os.O_WRONLY | os.O_APPEND))[1],
-        lambda f, n: f.write(n, b"y" * 5000),  # type: ignore[arg-type]
+        lambda f, n: f.write(n, b"y" * 5000),
         lambda f, n, r: r == 5000 and f.get(b"/d/a") == b"x" + b"y" * 5000,
+        _opened(b"x", os.O_WRONLY | os.O_APPEND),
     ),
     "read at the position": Case(
-        _at_five,
-        lambda f, n: f.read(n, size=2),  # type: ignore[arg-type]
-        lambda f, n, r: r == b"56" and f.read(n) == b"789",  # type: ignore[arg-type]
+        lambda f, n: f.read(n, size=2),
+        lambda f, n, r: r == b"56" and f.read(n) == b"789",
+        _opened(TEN, position=5),
     ),
     "exclusive creation": Case(
-        lambda f: None,
-        lambda f, _: f.open(b"/d/a", os.O_CREAT | os.O_EXCL | os.O_RDWR),
-        lambda f, _, n: f.write(n, b"z") == 1 and f.get(b"/d/a") == b"z",  # type: ignore[arg-type]
+        lambda f, n: f.open(b"/d/a", os.O_CREAT | os.O_EXCL | os.O_RDWR),
+        lambda f, n, made: f.write(made, b"z") == 1 and f.get(b"/d/a") == b"z",
     ),
-    "make directory": Case(
-        lambda f: f.exists(b"/e") and f.unlink(b"/e", directory=True),
-        lambda f, _: f.mkdir(b"/e"),
-        lambda f, _, r: f.stat(b"/e").nlink == 2,
-    ),
+    "make directory": Case(lambda f, n: f.mkdir(b"/e"), lambda f, n, r: f.stat(b"/e").nlink == 2, _without_e),
     "link": Case(
-        lambda f: f.put(b"/d/a", b"1"),
-        lambda f, _: f.link(b"/d/a", b"/d/b"),
-        lambda f, _, r: f.stat(b"/d/a").nlink == 2 and f.stat(b"/d/a").ino == f.stat(b"/d/b").ino,
+        lambda f, n: f.link(b"/d/a", b"/d/b"),
+        lambda f, n, r: f.stat(b"/d/a").nlink == 2 and f.stat(b"/d/a").ino == f.stat(b"/d/b").ino,
+        _put((b"/d/a", b"1")),
     ),
     "duplicate": Case(
-        _at_five,
-        lambda f, n: f.client.duplicate(next(f.numbers), int(str(n)), 0, False, 0),
-        lambda f, n, m: f.read(int(str(m))) == b"56789" and f.read(int(str(n))) == b"",
+        lambda f, n: f.client.duplicate(next(f.numbers), n, 0, False, 0),
+        lambda f, n, other: f.read(other) == b"56789" and f.read(n) == b"",
+        _opened(TEN, position=5),
     ),
 }
 
@@ -315,8 +253,8 @@ def test_what_a_client_held_goes_with_it_even_while_fs_is_down(dying: Box, files
     free = files.free()
     files.put(b"/d/a", b"x" * 100_000)
 
-    def hold(system: object, tell: Callable[..., object]) -> None:
-        mine = Files(system.client("fs"))  # type: ignore[attr-defined]
+    def hold(system: shim.System, tell: Tell) -> None:
+        mine = Files(system.client("fs"))
         number = mine.open(b"/d/a", os.O_RDWR)
         mine.client.lock_range(number, fcntl.F_WRLCK, 0, 0, False)
         tell("open")

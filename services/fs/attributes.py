@@ -1,4 +1,4 @@
-"""Operations on what is known of a file: permissions, owner, times, extended attributes, and the file system it is in."""
+"""What is known of a file: permissions, owner, times, extended attributes, and the file system it is in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import stat
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.files import NAME_MAX, NOW, OMIT
+from services.fs import watches
 from services.fs.device import BLOCK
 from services.fs.filesystem import EMPTY_PATH, NOFOLLOW, FileSystem
 from services.fs.names import local
@@ -58,7 +59,8 @@ class AttributeOperations(FileSystem):
             asked = self.request(caller, request)
             if asked.answer() is not None:
                 return
-            inode = local(self.node(caller, directory, flags, flat, answers))
+            node, place = self.located(caller, directory, flags, flat, answers)
+            inode = local(node)
             if inode.is_symlink:
                 raise ServiceError(errno.EOPNOTSUPP)
             require_owner(caller, inode)
@@ -69,6 +71,8 @@ class AttributeOperations(FileSystem):
                 change.touch(inode)
                 inode.mode = stat.S_IFMT(inode.mode) | wanted
                 inode.ctime = change.now
+            if self._watches.active:
+                self.note(inode, watches.ATTRIB, place)
 
         self.run(caller, operation)
 
@@ -85,7 +89,8 @@ class AttributeOperations(FileSystem):
             asked = self.request(caller, request)
             if asked.answer() is not None:
                 return
-            inode = local(self.node(caller, directory, flags, flat, answers))
+            node, place = self.located(caller, directory, flags, flat, answers)
+            inode = local(node)
             self._may_give(caller, inode, owner, group)
             with self._store.transaction(asked) as change:
                 change.touch(inode)
@@ -94,6 +99,8 @@ class AttributeOperations(FileSystem):
                 if not inode.is_directory:
                     inode.mode = kept_bits(inode.mode)
                 inode.ctime = change.now
+            if self._watches.active:
+                self.note(inode, watches.ATTRIB, place)
 
         self.run(caller, operation)
 
@@ -121,7 +128,8 @@ class AttributeOperations(FileSystem):
             if accessed == modified == OMIT:
                 self.node(caller, directory, flags, flat, answers)
                 return
-            inode = local(self.node(caller, directory, flags, flat, answers))
+            node, place = self.located(caller, directory, flags, flat, answers)
+            inode = local(node)
             if accessed == modified == NOW:
                 if not owns(caller, inode):
                     require(caller, inode, WRITE)
@@ -133,6 +141,8 @@ class AttributeOperations(FileSystem):
                 inode.atime = inode.atime if accessed == OMIT else times[0]
                 inode.mtime = inode.mtime if modified == OMIT else times[1]
                 inode.ctime = change.now
+            if self._watches.active:
+                self.note(inode, watches.ATTRIB, place)
 
         self.run(caller, operation)
 
@@ -170,12 +180,13 @@ class AttributeOperations(FileSystem):
 
     def _attributed(
         self, caller: Caller, directory: int, flags: int, path: bytes, name: bytes, write: bool, answers: Answers
-    ) -> Inode:
+    ) -> tuple[Inode, tuple[int, bytes] | None]:
         """The file whose attribute `name` a caller wants to read or write, if it may."""
         _only(flags, _FLAGS)
         if not name or len(name) > NAME_MAX or b"\0" in name:
             raise ServiceError(errno.ERANGE)
-        inode = local(self.node(caller, directory, flags, path, answers))
+        node, place = self.located(caller, directory, flags, path, answers)
+        inode = local(node)
         space, _, rest = name.partition(b".")
         if space not in (b"user", b"trusted", b"security") or not rest:
             raise ServiceError(errno.EOPNOTSUPP if space not in (b"user", b"trusted", b"security") else errno.EINVAL)
@@ -189,14 +200,14 @@ class AttributeOperations(FileSystem):
             require(caller, inode, WRITE if write else READ)
         elif write:
             require_owner(caller, inode)
-        return inode
+        return inode, place
 
     def get_attribute(self, caller: Caller, directory: int, flags: int, name: bytes, path: memoryview) -> bytes:
         """See the interface."""
         flat = bytes(path)
 
         def operation(answers: Answers) -> bytes:
-            inode = self._attributed(caller, directory, flags, flat, name, False, answers)
+            inode, _ = self._attributed(caller, directory, flags, flat, name, False, answers)
             value = self._store.attribute(inode, name)
             if value is None:
                 raise ServiceError(errno.ENODATA)
@@ -227,7 +238,7 @@ class AttributeOperations(FileSystem):
             asked = self.request(caller, request)
             if asked.answer() is not None:
                 return
-            inode = self._attributed(caller, directory, flags, path, name, True, answers)
+            inode, place = self._attributed(caller, directory, flags, path, name, True, answers)
             present = self._store.attribute(inode, name) is not None
             if present and how & _CREATE:
                 raise ServiceError(errno.EEXIST)
@@ -235,6 +246,8 @@ class AttributeOperations(FileSystem):
                 raise ServiceError(errno.ENODATA)
             with self._store.transaction(asked) as change:
                 change.set_attribute(inode, name, value)
+            if self._watches.active:
+                self.note(inode, watches.ATTRIB, place)
 
         self.run(caller, operation)
 
@@ -264,10 +277,12 @@ class AttributeOperations(FileSystem):
             asked = self.request(caller, request)
             if asked.answer() is not None:
                 return
-            inode = self._attributed(caller, directory, flags, flat, name, True, answers)
+            inode, place = self._attributed(caller, directory, flags, flat, name, True, answers)
             if self._store.attribute(inode, name) is None:
                 raise ServiceError(errno.ENODATA)
             with self._store.transaction(asked) as change:
                 change.remove_attribute(inode, name)
+            if self._watches.active:
+                self.note(inode, watches.ATTRIB, place)
 
         self.run(caller, operation)

@@ -1,7 +1,8 @@
 """Which blocks of a device are used: one byte each, on the device, so that a search is the host's own `memchr`.
 
 Blocks are marked before the transaction that names them commits and freed after the one that forgets them has. A word
-on the device says that such a transaction is under way; who finds it set after a death reads the truth from the extents.
+on the device says that such a transaction is under way; who finds it set after a death reads the truth from the
+extents.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import time
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.files import AT_POSITION, pack_entries
+from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, Description
 from services.fs.filesystem import FileSystem
 from services.fs.journal import MOVE
@@ -57,6 +58,8 @@ class Data(FileSystem):
                 request.done(at, (MOVE, description.index, at + len(data)))
         if data and not description.flags & os.O_NOATIME:
             self._accessed(inode)
+        if data and self._watches.active:
+            self.noted(description, watches.ACCESS)
         return data
 
     def _accessed(self, inode: Inode) -> None:
@@ -115,6 +118,8 @@ class Data(FileSystem):
                 change.result = count
                 if offset == AT_POSITION:
                     change.redo = (MOVE, description.index, at + count)
+            if self._watches.active:
+                self.noted(description, watches.MODIFY)
             return count
 
     def truncate(self, caller: Caller, request: int, descriptor: int, length: int, path: memoryview) -> None:
@@ -132,6 +137,8 @@ class Data(FileSystem):
                 self._contents.truncate(change, inode, length)
                 if caller.uid != 0:
                     inode.mode = kept_bits(inode.mode)
+            if self._watches.active:
+                self.note(inode, watches.MODIFY, None)
 
         self.run(caller, operation)
 

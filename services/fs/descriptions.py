@@ -1,11 +1,11 @@
-"""Descriptors and open file descriptions: tables in objects that the core holds, so that open files survive this service.
+"""Descriptors and open file descriptions, in objects that the core holds, so that open files survive this service.
 
 A descriptor is (client, number) -> description; a description says what is open, how, and at which position. In the
-objects each is a record of 64-bit words, of which one makes the record valid and is stored last; what is here in plain
-Python is an index of them, made anew after a death. A description that no descriptor refers to is dropped then: its `open`
-was never answered.
+objects each is a record of 64-bit words, of which one makes the record valid and is stored last; what is here in
+plain Python is an index of them, made anew after a death. A description that no descriptor refers to is dropped then:
+its `open` was never answered.
 
-    descriptions   8 words: kind (0: free), file, mount, flags, position, length of the path, -, -
+    descriptions   8 words: kind (0: free), file, mount, flags, position, length of the path, type, -
     paths          4,096 bytes for each description: the path of a file that is not on the device
     descriptors    4 words: client + 1 (0: free), number | close-on-exec << 32, description, request that opened it
 """
@@ -31,7 +31,7 @@ _DESCRIPTION_WORDS, _DESCRIPTOR_WORDS = 8, 4
 DESCRIPTIONS_SIZE: Final = DESCRIPTIONS * _DESCRIPTION_WORDS * 8
 DESCRIPTORS_SIZE: Final = DESCRIPTORS * _DESCRIPTOR_WORDS * 8
 PATHS_SIZE: Final = DESCRIPTIONS * PATH_MAX
-_KIND, _FILE, _MOUNT, _FLAGS, _POSITION, _LENGTH = 0, 1, 2, 3, 4, 5
+_KIND, _FILE, _MOUNT, _FLAGS, _POSITION, _LENGTH, _TYPE = 0, 1, 2, 3, 4, 5, 6
 _CLIENT, _NUMBER, _DESCRIPTION, _REQUEST = 0, 1, 2, 3
 _CLOSE_ON_EXEC = 1 << 32
 
@@ -48,7 +48,9 @@ class Description:
         flags: O_ flags of Linux.
         position: where reading and writing go on.
         path: of a VOLUME, where in it the file is.
+        type: of the file, as `stat.S_IFMT` gives it; 0 of a device.
         references: how many descriptors refer to it.
+        place: of a LOCAL, directory and name under which it was opened; not known after a death.
     """
 
     index: int
@@ -58,7 +60,9 @@ class Description:
     flags: int
     position: int
     path: bytes
+    type: int
     references: int = 0
+    place: tuple[int, bytes] | None = None
 
     @property
     def readable(self) -> bool:
@@ -73,7 +77,7 @@ class Description:
 
 @dataclass(slots=True, eq=False)
 class Descriptor:
-    """One client's number for a description; `index` is of its record."""
+    """One client's number for a description; `index` is of its record; `fresh`: it was not answered yet."""
 
     index: int
     client: int
@@ -81,6 +85,7 @@ class Descriptor:
     description: Description
     close_on_exec: bool
     request: int
+    fresh: bool = True
 
 
 @dataclass(eq=False)
@@ -125,9 +130,9 @@ class Descriptions:
 
     def _read(self, index: int) -> Description:
         at = index * _DESCRIPTION_WORDS
-        kind, file, mount, flags, position, length = self._descriptions[at : at + 6].tolist()
+        kind, file, mount, flags, position, length, of_type = self._descriptions[at : at + 7].tolist()
         path = bytes(self._paths[index * PATH_MAX : index * PATH_MAX + length])
-        return Description(index, kind, file, mount, flags, position, path)
+        return Description(index, kind, file, mount, flags, position, path, of_type)
 
     def _index(self, descriptor: Descriptor) -> None:
         owner = self._clients.setdefault(descriptor.client, _Client())
@@ -201,7 +206,9 @@ class Descriptions:
             raise ServiceError(errno.ENFILE)
         return number
 
-    def open(self, client: int, request: int, kind: int, file: int, mount: int, flags: int, path: bytes) -> Descriptor:
+    def open(
+        self, client: int, request: int, kind: int, file: int, mount: int, flags: int, path: bytes, of_type: int = 0
+    ) -> Descriptor:
         """A new description, and a descriptor of it.
 
         Raises:
@@ -212,11 +219,11 @@ class Descriptions:
         at = index * _DESCRIPTION_WORDS
         words = self._descriptions
         words[at + _FILE], words[at + _MOUNT], words[at + _FLAGS] = file, mount, flags & ~os.O_CLOEXEC
-        words[at + _POSITION], words[at + _LENGTH] = 0, len(path)
+        words[at + _POSITION], words[at + _LENGTH], words[at + _TYPE] = 0, len(path), of_type
         if path:
             self._paths[index * PATH_MAX : index * PATH_MAX + len(path)] = path
         words[at + _KIND] = kind
-        description = Description(index, kind, file, mount, flags & ~os.O_CLOEXEC, 0, path)
+        description = Description(index, kind, file, mount, flags & ~os.O_CLOEXEC, 0, path, of_type)
         return self.refer(client, number, description, bool(flags & os.O_CLOEXEC), request)
 
     def refer(

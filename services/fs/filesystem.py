@@ -7,16 +7,18 @@ needs a volume's answer is begun again with it (`FileSystem.run`).
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from corekernel.errors import CallError, ServiceError
+from corekernel.errors import CallError, NoSuchService, ServiceError
 from corekernel.port import Caller
 from corekernel.process_table import LIVE, ProcessRecord, ProcessTable
 from corekernel.service import DeviceKind, Environment
 from services.files import ROOT
+from services.fs import watches
 from services.fs.contents import Contents
 from services.fs.descriptions import (
     DESCRIPTIONS_SIZE,
@@ -29,6 +31,7 @@ from services.fs.descriptions import (
     Descriptions,
 )
 from services.fs.device import Device
+from services.fs.host import HostVolume
 from services.fs.journal import CLOSE, MOVE, Journal, Request
 from services.fs.journal import SIZE as JOURNAL_SIZE
 from services.fs.locks import LOCKS_SIZE, Locks
@@ -36,7 +39,8 @@ from services.fs.mounts import Kinds, Mounts
 from services.fs.names import Names
 from services.fs.proc import ProcVolume, pools
 from services.fs.store import ROOT_INODE, Inode, Store
-from services.fs.walk import Answers, NeedVolume, Node, Place, Remote, Walker, root_of
+from services.fs.walk import Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
+from services.fs.watches import WATCHES_SIZE, Watches
 from services.stubs.core import CoreClient
 
 T = TypeVar("T")
@@ -48,9 +52,18 @@ STATE = {
     "descriptors": DESCRIPTORS_SIZE,
     "requests": JOURNAL_SIZE,
     "locks": LOCKS_SIZE,
+    "watches": WATCHES_SIZE,
 }
 EMPTY_PATH = 0x1000
 NOFOLLOW = 0x100
+
+
+def _may_call(environment: Environment, service: str) -> bool:
+    try:
+        environment.port(service)
+    except NoSuchService:
+        return False
+    return True
 
 
 def _disk(environment: Environment) -> memoryview:
@@ -76,7 +89,11 @@ class FileSystem:
             environment.object("descriptions"), environment.object("paths"), environment.object("descriptors")
         )
         self._locks = Locks(environment.object("locks"), environment.condition())
+        self._watches = Watches(environment.object("watches"), environment.condition())
         kinds: Kinds = {"proc": lambda number, covers: ProcVolume(number, covers, self)}
+        if _may_call(environment, "hostfs"):
+            port = environment.port("hostfs")
+            kinds["hostfs"] = lambda number, covers: HostVolume(number, covers, port)
         wanted = {kind: str(environment.options[kind]).encode() for kind in kinds if kind in environment.options}
         self._mounts = Mounts(self._store, kinds, wanted)
         self._devices: Any = None
@@ -91,7 +108,8 @@ class FileSystem:
         """After a death: finish what was under way, and drop what belongs to clients that have gone meanwhile."""
         self._journal.recover(self._store.number)
         living = {record.pid for record in self._processes if record.state == LIVE}
-        for client in {*self._open.clients(), *self._journal.clients(), *self._locks.clients()} - living:
+        known = (self._open, self._journal, self._locks, self._watches)
+        for client in {client for part in known for client in part.clients()} - living:
             self._forget(client)
         self._locks.keep({description.index for description in self._open})
         orphans = [number for number in self._store.orphans() if not self._open.is_open(number)]
@@ -117,11 +135,14 @@ class FileSystem:
         for descriptor in self._open.of(client):
             self._open.close(descriptor)
         self._locks.forget(client)
+        self._watches.forget(client)
         self._journal.forget(client)
 
     def _closed(self, description: Description) -> None:
         """The last descriptor of a description has gone."""
         self._locks.unlock_description(description.index)
+        if self._watches.active:
+            self.noted(description, watches.CLOSE_WRITE if description.writable else watches.CLOSE_NOWRITE)
         if description.kind == DEVICE:
             self._released.append(description.file)
         elif description.kind == LOCAL and not self._open.is_open(description.file):
@@ -132,6 +153,21 @@ class FileSystem:
     def _erase(self, number: int) -> None:
         with self._store.transaction() as change:
             change.erase(self._store.inode(number))
+        self._watches.gone(number)
+
+    # ---- what watchers are told; asked for only while there are any
+
+    def noted(self, description: Description, mask: int) -> None:
+        """Something has happened to an open file: note it of the file, and of its directory if it is still there."""
+        if description.kind == LOCAL and not description.flags & os.O_PATH:
+            self.note(self._store.inode(description.file), mask, description.place)
+
+    def note(self, inode: Inode, mask: int, place: tuple[int, bytes] | None) -> None:
+        """Something has happened to a file that stands at a place."""
+        mask |= watches.IS_DIRECTORY if inode.is_directory else 0
+        if place is not None and self._store.names.get(place) == inode.ino:
+            self._watches.note(place[0], mask, place[1])
+        self._watches.note(inode.ino, mask)
 
     # ---- what /proc shows
 
@@ -248,12 +284,19 @@ class FileSystem:
         Raises:
             ServiceError: what the walk raises; EINVAL for unknown flags.
         """
+        return self.located(caller, directory, flags, path, answers)[0]
+
+    def located(
+        self, caller: Caller, directory: int, flags: int, path: bytes, answers: Answers
+    ) -> tuple[Node, tuple[int, bytes] | None]:
+        """As `node`, and the directory and name under which the file was found, for those who watch it."""
         if not path and flags & EMPTY_PATH:
             if directory == ROOT:
-                return self._root()
-            return self.node_of(self._open.get(caller.client, directory).description, answers)
+                return self._root(), None
+            description = self._open.get(caller.client, directory).description
+            return self.node_of(description, answers), description.place
         place = self.place(caller, directory, path, not flags & NOFOLLOW or path.endswith(b"/"), answers)
-        return place.existing()
+        return place.existing(), place_of(place)
 
     def regular(self, description: Description) -> Inode:
         """The regular file on the device that a description is open on.

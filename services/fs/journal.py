@@ -1,8 +1,8 @@
 """Each request's answer, kept so that a request that is issued again is answered, not done again.
 
 One record per lane (a thread of a client) in an object that the core holds: the lane's last request, its result, and
-what is to be done to the tables of open files with it (*redo*). A record is written before the change that it belongs to
-and takes effect with it:
+what is to be done to the tables of open files with it (*redo*). A record is written before the change that it belongs
+to and takes effect with it:
 
 * with a transaction of the metadata: once the database's number has reached the record's;
 * without one: when its state is stored as COMMITTED, one word.

@@ -1,8 +1,8 @@
 """Advisory locks: of whole open files (flock) and of ranges (POSIX), in an object that the core holds.
 
-Record: six words: kind (0: free), file, owner, start, end (exclusive; 2**64-1: for ever), -. The owner of a whole-file lock is a
-description, that of a range a client. A change of ranges writes the new records first and strikes the old ones then: a
-death in between leaves a range locked twice by its own owner, which is no harm.
+Record: six words: kind (0: free), file, owner, start, end (exclusive; 2**64-1: for ever), -. The owner of a whole-
+file lock is a description, that of a range a client. A change of ranges writes the new records first and strikes the
+old ones then: a death in between leaves a range locked twice by its own owner, which is no harm.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Locks:
         return next((lock for lock in held if lock.conflicts(exclusive, client, start, end)), None)
 
     def set_range(self, file: int, client: int, exclusive: bool | None, start: int, end: int) -> None:
-        """Give a client a range that nobody is in the way of, or (None) take it away; what it held there is replaced."""
+        """Give a client a range that is free to it, or (None) take it away; what it held there is replaced."""
         mine = [lock for lock in self._by_file.get((True, file), []) if lock.owner == client]
         touched = [lock for lock in mine if lock.start <= end and start <= lock.end]
         parts: list[tuple[bool, int, int]] = []

@@ -1,7 +1,7 @@
 """Names in directories: making, striking, linking and renaming, in the order of checks that Linux has.
 
-Each function gets a finished walk (`walk.Place`) and a transaction to do it in; they return once all is checked and changed
-in memory and database, and the caller's transaction commits it.
+Each function gets a finished walk (`walk.Place`) and a transaction to do it in; they return once all is checked and
+changed in memory and database, and the caller's transaction commits it.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ import stat
 
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
+from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor
 from services.fs.filesystem import FileSystem
 from services.fs.journal import CLOSE, Request
 from services.fs.names import local
 from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
 from services.fs.store import Inode
-from services.fs.walk import Answers, Last, Node, Place, Remote
+from services.fs.walk import Answers, Last, Node, Place, Remote, place_of
 from services.stubs.fs import GetFlagsResult, OpenResult
 
 FS, DEVMGR = 0, 1
@@ -57,8 +58,10 @@ class Opening(FileSystem):
         )
         if isinstance(found, Descriptor):
             description = found.description
+            if description.kind == VOLUME and description.readable and found.fresh:
+                self._try_volume(caller, found)
             if description.kind != DEVICE:
-                return OpenResult(found.number, FS, 0)
+                return OpenResult(found.number, FS, description.type)
             return OpenResult(found.number, DEVMGR, description.file)
         handle = self._open_device(caller, found, flags)
         made = self.run(caller, lambda answers: self._open.open(caller.client, request, DEVICE, handle, 0, flags, b""))
@@ -85,7 +88,7 @@ class Opening(FileSystem):
             if place.slash or place.last is not Last.NAME:
                 raise ServiceError(errno.EISDIR)
             if place.node is None:
-                return self._describe(caller, number, self._create(caller, request, mode, place), flags)
+                return self._describe(caller, number, self._create(caller, request, mode, place), flags, place)
             if flags & os.O_EXCL:
                 raise ServiceError(errno.EEXIST)
             if place.node.is_directory:
@@ -95,9 +98,9 @@ class Opening(FileSystem):
             found = answers.of(node.volume, node.path)
             node = Remote(node.volume, node.path, found.attributes)
         self._may_open(caller, node, flags)
-        return self._open_existing(caller, number, node, flags)
+        return self._open_existing(caller, number, node, flags, place)
 
-    def _open_existing(self, caller: Caller, number: int, node: Node, flags: int) -> Descriptor | int:
+    def _open_existing(self, caller: Caller, number: int, node: Node, flags: int, place: Place) -> Descriptor | int:
         kind = stat.S_IFMT(node.mode)
         if not flags & os.O_PATH:
             if kind == stat.S_IFCHR and isinstance(node, Inode):
@@ -110,7 +113,9 @@ class Opening(FileSystem):
                     if caller.uid != 0:
                         node.mode = kept_bits(node.mode)
                     change.result = node.ino
-        return self._describe(caller, number, node, flags)
+                if self._watches.active:
+                    self.note(node, watches.MODIFY, place_of(place))
+        return self._describe(caller, number, node, flags, place)
 
     def _may_open(self, caller: Caller, node: Node, flags: int) -> None:
         if flags & os.O_DIRECTORY and not node.is_directory:
@@ -133,6 +138,8 @@ class Opening(FileSystem):
         with self._store.transaction(request) as change:
             made = self._names.make(change, caller, place, parent, stat.S_IFREG | (mode & 0o7777))
             change.result = made.ino
+        if self._watches.active:
+            self._watches.note(parent.ino, watches.CREATE, place.name)
         return made
 
     def _unnamed(self, caller: Caller, number: int, mode: int, place: Place) -> Inode:
@@ -148,23 +155,42 @@ class Opening(FileSystem):
             change.result = made.ino
         return made
 
-    def _describe(self, caller: Caller, number: int, node: Node, flags: int) -> Descriptor:
+    def _describe(self, caller: Caller, number: int, node: Node, flags: int, place: Place | None = None) -> Descriptor:
         """A description of an open file on the device or of a volume, and its descriptor."""
-        kept = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY)
+        kept, kind = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY), stat.S_IFMT(node.mode)
         if isinstance(node, Remote):
-            return self._open.open(caller.client, number, VOLUME, node.ino, node.volume.number, kept, node.path)
-        return self._open.open(caller.client, number, LOCAL, node.ino, 0, kept, b"")
+            volume = node.volume.number
+            return self._open.open(caller.client, number, VOLUME, node.ino, volume, kept, node.path, kind)
+        made = self._open.open(caller.client, number, LOCAL, node.ino, 0, kept, b"", kind)
+        if place is not None and isinstance(place.parent, Inode):
+            made.description.place = (place.parent.ino, place.name)
+        if self._watches.active:
+            self.noted(made.description, watches.OPEN)
+        return made
+
+    def _try_volume(self, caller: Caller, found: Descriptor) -> None:
+        """Have a volume open its file: what it may not read is refused now, not when it is read."""
+        found.fresh = False
+        try:
+            node = self.run(caller, lambda answers: self.node_of(found.description, answers))
+            if isinstance(node, Remote) and node.is_regular:
+                node.volume.read(node, 0, 0)
+        except ServiceError:
+            with self._lock:
+                self._open.close(found)
+            raise
 
     def _open_device(self, caller: Caller, rdev: int, flags: int) -> int:
         """The device manager's handle for a device."""
         if self._devices is None:
             raise ServiceError(errno.ENXIO)
         try:
-            return self._devices.open(caller.client, rdev, flags)
+            handle: int = self._devices.open(caller.client, rdev, flags)
         except ServiceError:
             raise
         except CallError as error:
             raise ServiceError(errno.EIO, str(error)) from error
+        return handle
 
     def close(self, caller: Caller, request: int, descriptor: int) -> None:
         """See the interface."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import stat
 
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.files import PATH_MAX
+from services.fs import watches
 from services.fs.filesystem import FileSystem
 from services.fs.names import EXCHANGE, NOREPLACE, local
 from services.fs.store import Inode
-from services.fs.walk import Answers, Last, Remote
+from services.fs.walk import Answers, Last, Place, Remote
 
 SYMLINK_FOLLOW, REMOVE_DIRECTORY = 0x400, 0x200
 EMPTY_PATH = 0x1000
@@ -32,6 +34,8 @@ def two_paths(first: int, paths: memoryview) -> tuple[bytes, bytes]:
 
 class Paths(FileSystem):
     """Making, striking, linking, renaming."""
+
+    _cookies = itertools.count(1)
 
     def make_directory(self, caller: Caller, request: int, directory: int, mode: int, path: memoryview) -> None:
         """See the interface."""
@@ -74,6 +78,9 @@ class Paths(FileSystem):
                 raise ServiceError(errno.EPERM)
             with self._store.transaction(request) as change:
                 self._names.make(change, caller, place, parent, mode, rdev, target)
+            if self._watches.active:
+                kind = watches.IS_DIRECTORY if stat.S_ISDIR(mode) else 0
+                self._watches.note(parent.ino, watches.CREATE | kind, place.name)
 
         self.run(caller, operation)
 
@@ -90,11 +97,22 @@ class Paths(FileSystem):
             place = self.place(caller, directory, flat, False, answers)
             with self._store.transaction(asked) as change:
                 if flags:
-                    self._names.remove_directory(change, caller, place)
+                    node = self._names.remove_directory(change, caller, place)
                 else:
-                    self._names.unlink(change, caller, place)
+                    node = self._names.unlink(change, caller, place)
+            if self._watches.active:
+                self._note_struck(node, place)
 
         self.run(caller, operation)
+
+    def _note_struck(self, node: Inode, place: Place) -> None:
+        """A name was struck, and with its last one perhaps the file."""
+        if not node.is_directory:
+            self._watches.note(node.ino, watches.ATTRIB)
+        if not node.nlink and not self._open.is_open(node.ino):
+            self._watches.gone(node.ino)
+        kind = watches.IS_DIRECTORY if node.is_directory else 0
+        self._watches.note(place.parent.ino, watches.DELETE | kind, place.name)
 
     def rename(
         self,
@@ -118,9 +136,24 @@ class Paths(FileSystem):
             old = self.place(caller, from_directory, old_path, False, answers)
             new = self.place(caller, to_directory, new_path, False, answers)
             with self._store.transaction(asked) as change:
-                self._names.rename(change, caller, old, new, flags)
+                done = self._names.rename(change, caller, old, new, flags)
+            if done and self._watches.active:
+                self._note_renamed(old, new, flags)
 
         self.run(caller, operation)
+
+    def _note_renamed(self, old: Place, new: Place, flags: int) -> None:
+        moves = [(old, new), (new, old)] if flags & EXCHANGE else [(old, new)]
+        for source, target in moves:
+            node = source.node
+            assert isinstance(node, Inode)
+            kind = watches.IS_DIRECTORY if node.is_directory else 0
+            cookie = next(self._cookies) & 0xFFFFFFFF
+            self._watches.note(source.parent.ino, watches.MOVED_FROM | kind, source.name, cookie)
+            self._watches.note(target.parent.ino, watches.MOVED_TO | kind, target.name, cookie)
+            self._watches.note(node.ino, watches.MOVE_SELF)
+        if not flags & EXCHANGE and isinstance(new.node, Inode) and not new.node.nlink:
+            self._watches.gone(new.node.ino)
 
     def link(
         self,
@@ -162,6 +195,9 @@ class Paths(FileSystem):
                 raise ServiceError(errno.ENOENT)
             with self._store.transaction(asked) as change:
                 self._names.link(change, caller, source, place, parent)
+            if self._watches.active:
+                self._watches.note(source.ino, watches.ATTRIB)
+                self._watches.note(parent.ino, watches.CREATE, place.name)
 
         self.run(caller, operation)
 

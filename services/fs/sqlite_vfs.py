@@ -1,7 +1,7 @@
 """SQLite's files on a device: a virtual file system with exactly two files, the database and its log.
 
-SQLite runs with `locking_mode=EXCLUSIVE`, set before the write-ahead log: nobody else has the device open, so there is no
-lock and no shared memory. The lengths of both files stand in the superblock.
+SQLite runs with `locking_mode=EXCLUSIVE`, set before the write-ahead log: nobody else has the device open, so there
+is no lock and no shared memory. The lengths of both files stand in the superblock.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class DeviceFile:
         self._number = number
         self._length = device.length(number)
 
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+    def xRead(self, amount: int, offset: int) -> bytes:
         """Bytes, fewer at the end."""
         return bytes(self._memory[offset : min(offset + amount, self._length)])
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: bytes, offset: int) -> None:
         """Write, growing the file."""
         end = offset + len(data)
         if end > self._length:
@@ -42,12 +42,12 @@ class DeviceFile:
         else:
             self._write(self._start + offset, data)
 
-    def xTruncate(self, length: int) -> None:  # noqa: N802
+    def xTruncate(self, length: int) -> None:
         """Cut or extend."""
         self._device.set_length(self._number, length)
         self._length = length
 
-    def xFileSize(self) -> int:  # noqa: N802
+    def xFileSize(self) -> int:
         """Length."""
         return self._length
 
@@ -134,6 +134,7 @@ def open_database(device: Device, statements: Sequence[str]) -> apsw.Connection:
         "temp_store=MEMORY",
         "cache_size=-16384",
         f"wal_autocheckpoint={min(pages, 1000)}",
+        f"max_page_count={device.layout.database.size // 4096}",  # else it is a checkpoint that finds no room
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     if not device.formatted:

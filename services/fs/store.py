@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import apsw
 
@@ -114,8 +114,8 @@ class Store:
         first = f"INSERT INTO inode({_ROW}) VALUES({', '.join(map(str, root[:-1]))}, x'')"
         self.device = device
         self._database = open_database(device, (*_SCHEMA, first, "INSERT INTO counter VALUES(1, 1)"))
-        self.execute: Callable[..., Any] = self._database.execute
-        self.number: int = self.execute("SELECT value FROM counter WHERE id=1").fetchone()[0]
+        self.execute = cast("Callable[..., Any]", self._database.execute)
+        self.number = int(self.execute("SELECT value FROM counter WHERE id=1").fetchone()[0])
         self.blocks = BlockMap(device)
         if self.blocks.unsure:
             self.blocks.rebuild(self.execute("SELECT block, count FROM extent"))

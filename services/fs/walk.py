@@ -1,8 +1,8 @@
 """From a path to what it names, through directories, symbolic links and mounts.
 
-What is on the device is looked up here; what a *volume* serves (a directory of the host, `/proc`) is asked of it. A volume
-may be another process, and no lock is held over a call: so the walk that needs an answer raises `NeedVolume`, whoever
-runs it gets the answer with the lock released, and walks again with the answer in `Answers`.
+What is on the device is looked up here; what a *volume* serves (a directory of the host, `/proc`) is asked of it. A
+volume may be another process, and no lock is held over a call: so the walk that needs an answer raises `NeedVolume`,
+whoever runs it gets the answer with the lock released, and walks again with the answer in `Answers`.
 """
 
 from __future__ import annotations
@@ -194,6 +194,11 @@ class Place:
         if self.slash and not self.node.is_directory:
             raise ServiceError(errno.ENOTDIR)
         return self.node
+
+
+def place_of(place: Place) -> tuple[int, bytes] | None:
+    """Number of the directory and name, of a place on the device."""
+    return (place.parent.ino, place.name) if isinstance(place.parent, Inode) and place.last is Last.NAME else None
 
 
 @dataclass

@@ -663,7 +663,7 @@ class OpenResult(NamedTuple):
     Attributes:
         descriptor: the lowest free one (u64)
         server: 0: this service; 1: devmgr (u64)
-        handle: the device manager's, else 0 (u64)
+        handle: the device manager's; of a file served here its type (S_IFMT) (u64)
     """
 
     descriptor: int
