@@ -98,8 +98,8 @@ def _copy_and_check(system: shim.System, library: Path) -> bool:
     victims = _victims(system)
     system.files.mkdir(TARGET)
     system.files.chmod(TARGET, 0o777)  # each client has a user id of its own
-    print(f"\nOne client copies Python's standard library to {TARGET}, another reads it back and compares; kill -9")
-    print(f"meets {_listed(victims)} in the middle of both.", flush=True)
+    print(f"\nOne client copies the sources of Python's library to {TARGET}, another reads them back and compares;")
+    print(f"in the middle of both, kill -9 meets {_listed(victims)}.", flush=True)
     with open(os.devnull, "rb") as nothing:
         copied = _phase(system, ["copy", str(library)], nothing, victims)
     if copied is None:
@@ -133,9 +133,8 @@ def _phase(system: shim.System, words: list[str], given: IO[bytes], victims: lis
     for facts in lines:
         if "source" in facts:
             phase.files = int(facts["files"])
-            verb = "into the system from" if words[0] == "copy" else "back, by another user id, from"
-            size = amount(facts["bytes"])
-            print(f"\n  {phase.files} files, {size}, {verb} {label(facts['source'])}", flush=True)
+            work = f"{phase.files} files, {amount(facts['bytes'])}, from {label(facts['source'])}"
+            print(f"\n  {words[0]}, by user id {facts['user']}: {work}", flush=True)
             continue
         phase.last = facts
         for victim in phase.due():

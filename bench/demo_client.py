@@ -1,7 +1,7 @@
 """The demonstration's programs: one copies real files into the system, another reads them back and compares.
 
 Each runs as an ordinary client under a user id of its own, named by the first argument, and says how far it is as one
-JSON object per line on standard output: first `{"files": N, "bytes": N, "source": path}` (the work), then `{"done": N,
+JSON object per line on standard output: first `{"files": N, "bytes": N, "source": path, "user": id}` (the work), then `{"done": N,
 "sent": bytes, "seconds": S}` now and then, at last the same with what came of it:
 
     copy LIBRARY    `digests`: name -> SHA-256 of what was read from the source
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import sys
 import time
@@ -31,7 +32,7 @@ from shim.shell.places import Host, Place
 TARGET: Final = "/python"
 LARGEST: Final = 16 << 20
 MOST_BYTES: Final = 256 << 20  # the device holds 512 MiB
-ADDED: Final = frozenset(("site-packages", "dist-packages"))
+LEFT_OUT: Final = frozenset(("site-packages", "dist-packages", "__pycache__"))  # added by others, or made of the rest
 REPORT_SECONDS: Final = 0.05
 PID_EVERY: Final = 8
 
@@ -55,12 +56,12 @@ def library(files: Files, directory: Path) -> Place:
 
 
 def regular_files(top: Place, below: str = "") -> Iterator[Found]:
-    """Every regular file below a directory by its path from there, sorted; what was added to a library left out."""
+    """Every regular file below a directory by its path from there, sorted."""
     here = top.below(below) if below else top
     for name in sorted(here.side.listdir(here.path)):
         path = f"{below}/{name}" if below else name
         found = here.side.lstat(top.below(path).path)
-        if stat.S_ISDIR(found.st_mode) and name not in ADDED:
+        if stat.S_ISDIR(found.st_mode) and name not in LEFT_OUT:
             yield from regular_files(top, path)
         elif stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST:
             yield Found(path, found.st_size)
@@ -104,7 +105,7 @@ def copy(system: shim.System, directory: Path) -> bool:
     """Copy the library into the system; whether all went well."""
     files, source = system.files, library(system.files, directory)
     wanted = list(within(regular_files(source), MOST_BYTES))
-    say(files=len(wanted), bytes=sum(found.size for found in wanted), source=source.shown)
+    say(files=len(wanted), bytes=sum(found.size for found in wanted), source=source.shown, user=os.getuid())
     meter, digests, made = Meter(system), {}, set[str]()
     for name, _ in wanted:
         with source.side.open(source.below(name).path, "rb") as file:
@@ -126,7 +127,7 @@ def check(system: shim.System) -> bool:
     digests: dict[str, str] = json.load(sys.stdin)
     top = Place(system.files, TARGET, TARGET)
     present = list(regular_files(top))
-    say(files=len(present), bytes=sum(found.size for found in present), source=TARGET)
+    say(files=len(present), bytes=sum(found.size for found in present), source=TARGET, user=os.getuid())
     meter, wrong = Meter(system), []
     for name, _ in present:
         with system.files.open(f"{TARGET}/{name}", "rb", buffering=0) as file:
