@@ -50,7 +50,7 @@ fast = true
 [service.c]
 group = "pair"
 clients = false
-devices = ["console"]
+devices = ["null"]
 
 [device.disk0]
 kind = "ram"
@@ -159,7 +159,7 @@ MISTAKES = [
     (
         "[device.x]\nkind = 'ram'\n[service.a]\ndevices = ['x']\n[service.b]\ndevices = ['x']\n",
         6,
-        "devices of b names x, which is a's; memory belongs to one service",
+        "devices of b names x, which is a's; it belongs to one service",
     ),
     (
         "[service.a]\n" + "".join(f"[device.d{number}]\nkind = 'ram'\n" for number in range(65)),
