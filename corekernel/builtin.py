@@ -183,7 +183,11 @@ class CoreService(CoreServer):
         self._only(caller, "procmgr")
         if number > 64:
             raise ServiceError(errno.EINVAL, f"no signal {number}")
-        if not self._kernel.loop.ask(lambda: self._kernel.programs.signal(process, number)):
+        try:
+            sent = self._kernel.loop.ask(lambda: self._kernel.programs.signal(process, number))
+        except OSError as error:  # EINVAL: it attached from outside of the core's pid namespace
+            raise ServiceError(errno.EPERM, f"process {process} is out of reach") from error
+        if not sent:
             raise ServiceError(errno.ESRCH, f"no process {process}")
 
     def set_rlimit(self, caller: Caller, process: int, kind: int, soft: int, hard: int) -> None:
