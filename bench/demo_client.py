@@ -1,8 +1,8 @@
 """The demonstration's programs: one copies real files into the system, another reads them back and compares.
 
 Each runs as an ordinary client under a user id of its own, named by the first argument, and says how far it is as one
-JSON object per line on standard output: first `{"files": N, "bytes": N, "source": path, "user": id}` (the work), then `{"done": N,
-"sent": bytes, "seconds": S}` now and then, at last the same with what came of it:
+JSON object per line on standard output: first `{"files": N, "bytes": N, "source": path, "user": id}` (the work), then
+`{"done": N, "sent": bytes, "seconds": S}` now and then, at last the same with what came of it:
 
     copy LIBRARY    `digests`: name -> SHA-256 of what was read from the source
     check           reads that object from standard input; `wrong`, `missing`, `unexpected`: names
