@@ -96,8 +96,6 @@ def main() -> int:
 def _copy_and_check(system: shim.System, library: Path) -> bool:
     """Both clients' work; whether everything that went in came out."""
     victims = _victims(system)
-    system.files.mkdir(TARGET)
-    system.files.chmod(TARGET, 0o777)  # each client has a user id of its own
     print(f"\nOne client copies the sources of Python's library to {TARGET}, another reads them back and compares;")
     print(f"in the middle of both, kill -9 meets {_listed(victims)}.", flush=True)
     with open(os.devnull, "rb") as nothing:

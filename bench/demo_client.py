@@ -29,12 +29,13 @@ from bench import demo_costs
 from shim.files import Files
 from shim.shell.places import Host, Place
 
-TARGET: Final = "/python"
+TARGET: Final = "/tmp/python"
+ZEROS: Final = "/dev/zero"
 LARGEST: Final = 16 << 20
 MOST_BYTES: Final = 256 << 20  # the device holds 512 MiB
 LEFT_OUT: Final = frozenset(("site-packages", "dist-packages", "__pycache__"))  # added by others, or made of the rest
 REPORT_SECONDS: Final = 0.05
-PID_EVERY: Final = 8
+ASK_EVERY: Final = 8
 
 
 class Found(NamedTuple):
@@ -77,20 +78,27 @@ def within(files: Iterator[Found], most: int) -> Iterator[Found]:
 
 
 class Meter:
-    """Says how far a program is, and now and then asks who it is: the process manager dies, too."""
+    """Says how far a program is, and now and then asks the process manager and a device: they die, too.
+
+    Attributes:
+        done, sent: files and bytes so far.
+        misled: whether one of them has given a wrong answer.
+    """
 
     def __init__(self, system: shim.System) -> None:
         self.done = self.sent = 0
-        self.stranger = False
+        self.misled = False
         self._system = system
+        self._zeros = system.files.open(ZEROS, "rb", buffering=0) if system.files.exists(ZEROS) else None
         self._began = self._told = time.monotonic()
 
     def count(self, size: int) -> None:
         """One more file."""
         self.done += 1
         self.sent += size
-        if self.done % PID_EVERY == 0:
-            self.stranger |= self._system.procmgr.getpid() != self._system.pid
+        if self.done % ASK_EVERY == 0:
+            self.misled |= self._system.procmgr.getpid() != self._system.pid
+            self.misled |= self._zeros is not None and self._zeros.read(64) != bytes(64)
         now = time.monotonic()
         if now - self._told > REPORT_SECONDS:
             self._told = now
@@ -119,7 +127,7 @@ def copy(system: shim.System, directory: Path) -> bool:
         digests[name] = hashlib.sha256(data).hexdigest()
         meter.count(len(data))
     meter.say(digests=digests)
-    return not meter.stranger
+    return not meter.misled
 
 
 def check(system: shim.System) -> bool:
@@ -138,7 +146,7 @@ def check(system: shim.System) -> bool:
     names = {found.name for found in present}
     missing, unexpected = sorted(digests.keys() - names), sorted(names - digests.keys())
     meter.say(wrong=wrong, missing=missing, unexpected=unexpected)
-    return not (wrong or missing or unexpected or meter.stranger)
+    return not (wrong or missing or unexpected or meter.misled)
 
 
 def main() -> int:
@@ -148,7 +156,7 @@ def main() -> int:
             return int(not copy(system, Path(sys.argv[2])))
         if sys.argv[1] == "check":
             return int(not check(system))
-        say(calls=demo_costs.calls(system), files=demo_costs.file_operations(demo_costs.of(system.files), TARGET))
+        say(calls=demo_costs.calls(system), files=demo_costs.file_operations(demo_costs.of(system.files), "/tmp"))
         return 0
 
 
