@@ -33,20 +33,16 @@ class Directory:
     """A directory of the host that is held; `serial` is its own, so that caches can tell it from a later one."""
 
     held: Descriptor
+    fd: int
     dev: int
     ino: int
-    serial: int = field(default_factory=lambda: next(_serials))
-
-    @property
-    def fd(self) -> int:
-        """To look names up in; not for reading."""
-        return self.held.fd
+    serial: int
 
     @classmethod
     def of(cls, held: Descriptor) -> Directory:
-        """The directory that is held."""
+        """The directory that is held: to look names up in, not for reading."""
         status = os.fstat(held.fd)
-        return cls(held, status.st_dev, status.st_ino)
+        return cls(held, held.fd, status.st_dev, status.st_ino, next(_serials))
 
 
 @dataclass(eq=False, slots=True)

@@ -77,7 +77,7 @@ class Service(HostfsServer):
             return _MADE_UP
         if isinstance(spot, Directory):
             return host.file_system(spot.fd)
-        if spot.consumed < path.length:
+        if spot.consumed < len(path.raw):
             raise ServiceError(errno.ENOTDIR)
         held = spot.look()
         return host.file_system(held.fd)
@@ -108,7 +108,7 @@ class Service(HostfsServer):
             spot = self._walker.locate(path)
             attributes = spot.attributes if isinstance(spot, MadeUp) else spot.attributes()
             _check(attributes.mode, (attributes.dev, attributes.ino), wanted)
-            if isinstance(spot, MadeUp) or spot.consumed < path.length:
+            if isinstance(spot, MadeUp) or spot.consumed < len(path.raw):
                 raise ServiceError(errno.ESTALE)
             file = host.open_file(spot.directory.fd, spot.name)
         except OSError as error:
