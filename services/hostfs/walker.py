@@ -37,7 +37,7 @@ class Spot(NamedTuple):
     consumed: int
     link: bool
 
-    def attributes(self) -> Attributes:
+    def look_at(self) -> Attributes:
         """What is there now; of a symbolic link its own. Raises the host's OSError."""
         return host.attributes(self.directory.fd, self.name)
 
@@ -47,11 +47,12 @@ class Spot(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a walk has found; `target` is that of a symbolic link."""
+    """What a walk has found; `target` is that of a symbolic link, `spot` none for a made-up directory."""
 
     consumed: int
     attributes: Attributes
     target: bytes
+    spot: Spot | None
 
 
 class Walker:
@@ -70,19 +71,19 @@ class Walker:
         """
         spot = self.locate(path)
         if isinstance(spot, MadeUp):
-            return Found(len(path.raw), spot.attributes, b"")
+            return Found(len(path.raw), spot.attributes, b"", None)
         for _ in range(_ATTEMPTS):
-            attributes = spot.attributes()
+            attributes = spot.look_at()
             if stat.S_ISLNK(attributes.mode):
                 attributes, target = _read_link(spot)
                 if target:
-                    return Found(spot.consumed, attributes, target)
+                    return Found(spot.consumed, attributes, target, spot)
             elif spot.link:  # it is none any more
                 return self.walk(path)
             elif path.directory and not stat.S_ISDIR(attributes.mode):
                 raise ServiceError(errno.ENOTDIR)
             else:
-                return Found(len(path.raw), attributes, b"")
+                return Found(len(path.raw), attributes, b"", spot)
         raise ServiceError(errno.EIO, "it changes too fast to be described")
 
     def directory(self, path: Path) -> Directory | MadeUp:
