@@ -173,7 +173,7 @@ def test_a_killed_client_leaves_nothing(box: Box) -> None:
 def test_services_in_the_core_are_the_core(system: Boots) -> None:
     box = system("monolith", ECHO.format(isolation="IC0"))
     status = box.status()
-    assert [p["name"] for p in status["processes"]] == ["core"]
+    assert [p["name"] for p in status["processes"]] == ["core", "hostfs"]
     assert {s["name"] for s in status["processes"][0]["services"]} == {"core", "memmgr", "procmgr", "example", "echo"}
     system_ = box.attach()
     core_calls = box.service("core")["totals"]["calls"]

@@ -99,8 +99,8 @@ class Service(HostfsServer):
                 file = self._open(wanted, parse(bytes(path)))
             return _read(file, offset, size)
         except OSError as error:
-            if error.errno == errno.ESTALE:  # a remote file system has forgotten it: the next call goes by the path
-                self._files.drop(wanted)
+            if error.errno == errno.ESTALE and not isinstance(error, ServiceError):
+                self._files.drop(wanted)  # a remote file system has forgotten it: the next call goes by the path
             raise host.refusal(error) from None
 
     def _reopen(self, wanted: tuple[int, int]) -> Descriptor | None:
