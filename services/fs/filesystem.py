@@ -262,9 +262,14 @@ class FileSystem:
             raise ServiceError(errno.ENOTDIR)
         return node
 
-    def place(self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers) -> Place:
+    def place(
+        self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers, creating: bool = False
+    ) -> Place:
         """Walk a path that a caller gives."""
-        return self._walker.walk(caller, self.start(caller, directory, path, answers), path, follow, answers)
+        if not path:
+            raise ServiceError(errno.ENOENT)
+        start = self.start(caller, directory, path, answers)
+        return self._walker.walk(caller, start, path, follow, answers, creating)
 
     def node(self, caller: Caller, directory: int, flags: int, path: bytes, answers: Answers) -> Node:
         """The file that a caller means: by path, or by descriptor alone with AT_EMPTY_PATH.

@@ -81,9 +81,12 @@ class Opening(FileSystem):
             place = self.place(caller, directory, path, True, answers)
             return self._describe(caller, number, self._unnamed(caller, number, mode, place), flags)
         follow = not flags & os.O_NOFOLLOW and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
-        place = self.place(caller, directory, path, follow or path[-1:] == b"/", answers)
-        if flags & os.O_CREAT:
-            if place.slash or place.last is not Last.NAME:
+        creating = bool(flags & os.O_CREAT)
+        place = self.place(caller, directory, path, follow or path[-1:] == b"/", answers, creating)
+        if creating:
+            if place.last is not Last.NAME:
+                raise ServiceError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
+            if place.slash:
                 raise ServiceError(errno.EISDIR)
             if place.node is None:
                 return self._describe(caller, number, self._create(caller, request, mode, place), flags, place)
