@@ -29,19 +29,23 @@ a first tour:
   launcher.py run --name default -- python my_program.py
                                           a program on it; inside, `import shim; system = shim.attach()`
   launcher.py run -- python my_program.py the same on a system of its own, which ends with the program
+  launcher.py shell                       its files: ls, cat, cp, mount, kill ...; `help` lists the commands
   launcher.py top                         calls per second and latencies, per service and operation
   launcher.py down                        end it
 
 more:
   launcher.py up -c isolated --name lab -d          boot another composition, in the background, as "lab"
   launcher.py up -c ./mine.toml                     boot a composition of your own (compositions/README.md)
+  launcher.py shell --command 'cp -r host:/etc / && tree -L 1 /etc'
+                                                    commands without a terminal, also from a pipe
   launcher.py compositions default                  what a composition says, as a table
   launcher.py trace --seconds 2 -o trace.json       single calls, for https://ui.perfetto.dev
   launcher.py bench ipc --quick                     latency and throughput beside eight other ways to call
   launcher.py doctor                                what this host offers, and what is weaker without it
 
 exit status: 0 done; 1 the system is not there, did not come up or refused; 2 a mistake in the command line or in a
-composition; `run`: that of the program, 128 plus the signal that killed it, 127 no such program, 126 not startable.
+composition; `run`: that of the program, 128 plus the signal that killed it, 127 no such program, 126 not startable;
+`shell`: that of its last command.
 """
 
 
@@ -112,6 +116,12 @@ def _run(options: argparse.Namespace) -> int:
     return run.run(options.command, options.composition, options.name)
 
 
+def _shell(options: argparse.Namespace) -> int:
+    from corekernel.cli import shell
+
+    return shell.shell(options.name, options.composition, options.line)
+
+
 def _compositions(options: argparse.Namespace) -> int:
     from corekernel import composition
     from corekernel.cli import text
@@ -163,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_system_commands(commands, named)
     _add_looking_commands(commands, named)
     _add_run(commands)
+    _add_shell(commands)
     _add_other_commands(commands)
     return parser
 
@@ -205,6 +216,20 @@ def _add_run(commands: Commands) -> None:
     where.add_argument("--name", type=_name, help="run it on this system, which is up already")
     run.add_argument("command", nargs="+", metavar="CMD", help="the program and its arguments, after --")
     run.set_defaults(serve=_run)
+
+
+def _add_shell(commands: Commands) -> None:
+    shell = commands.add_parser(
+        "shell",
+        help="a shell on the files of a system",
+        description="A small shell: files, processes, mounts. Without a terminal it reads its commands from a pipe. "
+        f'Without --name it is on the system "{DEFAULT}" or, if that is not up, on one booted for it.',
+    )
+    where = shell.add_mutually_exclusive_group()
+    where.add_argument("-c", "--composition", metavar="COMPOSITION", help=f"boot it for the shell: {COMPOSITION_HELP}")
+    where.add_argument("--name", type=_name, help="the system, which is up already")
+    shell.add_argument("--command", dest="line", metavar="LINE", help="run this line and leave with its status")
+    shell.set_defaults(serve=_shell)
 
 
 def _add_other_commands(commands: Commands) -> None:

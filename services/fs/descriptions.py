@@ -77,7 +77,7 @@ class Description:
 
 @dataclass(slots=True, eq=False)
 class Descriptor:
-    """One client's number for a description; `index` is of its record."""
+    """One client's number for a description; `index` is of its record; `fresh`: it was not answered yet."""
 
     index: int
     client: int
@@ -85,6 +85,7 @@ class Descriptor:
     description: Description
     close_on_exec: bool
     request: int
+    fresh: bool = True
 
 
 @dataclass(eq=False)

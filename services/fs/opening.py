@@ -58,6 +58,8 @@ class Opening(FileSystem):
         )
         if isinstance(found, Descriptor):
             description = found.description
+            if description.kind == VOLUME and description.readable and found.fresh:
+                self._try_volume(caller, found)
             if description.kind != DEVICE:
                 return OpenResult(found.number, FS, description.type)
             return OpenResult(found.number, DEVMGR, description.file)
@@ -168,6 +170,18 @@ class Opening(FileSystem):
         if self._watches.active:
             self.noted(made.description, watches.OPEN)
         return made
+
+    def _try_volume(self, caller: Caller, found: Descriptor) -> None:
+        """Have a volume open its file: what it may not read is refused now, not when it is read."""
+        found.fresh = False
+        try:
+            node = self.run(caller, lambda answers: self.node_of(found.description, answers))
+            if isinstance(node, Remote) and node.is_regular:
+                node.volume.read(node, 0, 0)
+        except ServiceError:
+            with self._lock:
+                self._open.close(found)
+            raise
 
     def _open_device(self, caller: Caller, rdev: int, flags: int) -> int:
         """The device manager's handle for a device."""
