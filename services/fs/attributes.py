@@ -187,9 +187,11 @@ class AttributeOperations(FileSystem):
             raise ServiceError(errno.ERANGE)
         node, place = self.located(caller, directory, flags, path, answers)
         inode = local(node)
-        space, _, rest = name.partition(b".")
-        if space not in (b"user", b"trusted", b"security") or not rest:
-            raise ServiceError(errno.EOPNOTSUPP if space not in (b"user", b"trusted", b"security") else errno.EINVAL)
+        space, dot, rest = name.partition(b".")
+        if space not in (b"user", b"trusted", b"security") or not dot:
+            raise ServiceError(errno.EOPNOTSUPP)
+        if not rest:
+            raise ServiceError(errno.EINVAL)
         if space == b"trusted" and caller.uid != 0:
             raise ServiceError(errno.EPERM if write else errno.ENODATA)
         if space == b"user" and not inode.is_regular and not inode.is_directory:

@@ -17,7 +17,7 @@ from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
 from corekernel.process_table import LIVE, ProcessRecord, ProcessTable
 from corekernel.service import DeviceKind, Environment
-from services.files import ROOT
+from services.files import PATH_MAX, ROOT
 from services.fs import watches
 from services.fs.contents import Contents
 from services.fs.descriptions import (
@@ -266,8 +266,8 @@ class FileSystem:
         self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers, creating: bool = False
     ) -> Place:
         """Walk a path that a caller gives."""
-        if not path:
-            raise ServiceError(errno.ENOENT)
+        if not path or len(path) >= PATH_MAX:  # before the directory is looked at
+            raise ServiceError(errno.ENAMETOOLONG if path else errno.ENOENT)
         start = self.start(caller, directory, path, answers)
         return self._walker.walk(caller, start, path, follow, answers, creating)
 

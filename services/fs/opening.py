@@ -20,8 +20,9 @@ from services.stubs.fs import GetFlagsResult, OpenResult
 
 FS, DEVMGR = 0, 1
 TMPFILE = 0o20000000
+LARGE_FILE = 0o100000  # every open file on x86-64 says so
 _SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_DIRECT | os.O_ASYNC
-_REPORTED = os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | 0o100000 | _SETTABLE
+_REPORTED = os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | LARGE_FILE | _SETTABLE
 
 
 def wanted_of(flags: int) -> int:
@@ -42,7 +43,7 @@ def checked_flags(flags: int) -> int:
         raise ServiceError(errno.EINVAL)
     if flags & os.O_CREAT and flags & os.O_DIRECTORY:
         raise ServiceError(errno.EINVAL)
-    return flags
+    return flags | LARGE_FILE
 
 
 class Opening(FileSystem):
