@@ -112,6 +112,7 @@ def explain(composition: Composition) -> str:
         f"prebind   {', '.join(composition.prebind) or '-'}",
         f"attach    {composition.attach}",
         f"memory    {limits.memory_mib} MiB, of which stacks may take {limits.stack_memory_mib} MiB",
+        *(f"host      {s.name} reads {', '.join(s.host_paths)}" for s in composition.services if s.host_paths),
     ]
     devices = ["", *_aligned(_explain_devices(composition))] if composition.devices else []
     return "\n".join([*head, "", *_aligned(rows), *devices])

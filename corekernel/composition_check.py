@@ -49,6 +49,7 @@ def check_services(
         if interfaces is not None:
             check.interface(service, interfaces)
         check.placement(service)
+        check.host_paths(service)
     check.groups()
     check.cpus()
     check.device_lists()
@@ -137,6 +138,18 @@ class _Check:
         if isolation is Isolation.IC2 and kind is PlacementKind.POLLER:
             what = f"{name} is IC2, and only IC1 has a poller"
             self.wrong((*path, "placement"), what, 'set class to "IC1" or placement to "cpu N"')
+
+    def host_paths(self, service: Service) -> None:
+        """What it may read is enforced on its process, so it must have one, and for itself."""
+        if not service.host_paths:
+            return
+        path, name = ("service", service.name, "host_paths"), f"service {service.name}"
+        if service.isolation is Isolation.IC0:
+            what = f"{name} is IC0 and has host_paths, but in the core's process nothing would enforce them"
+            self.wrong(path, what, 'set class to "IC2" or leave host_paths out')
+        elif service.group:
+            what = f"{name} is in group {service.group} and has host_paths, which the whole group would get"
+            self.wrong(path, what, 'set group to "" or leave host_paths out')
 
     def groups(self) -> None:
         first: dict[str, Service] = {}

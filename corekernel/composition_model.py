@@ -6,7 +6,8 @@ Invariants of a loaded composition:
   which always exists;
 * `services` is in start order: each service comes after those in its `after`, services of one group stand
   together, and otherwise they keep the order in which they are written;
-* services of one group share one class, and so one process; an IC1 service has a process to itself;
+* services of one group share one class, and so one process; an IC1 service has a process to itself, and so has one
+  that may read host directories;
 * a CPU with a poller is dedicated: no other service is placed on it;
 * every device that a service lists is defined; a device of memory is listed by at most one service.
 """
@@ -166,7 +167,8 @@ class Service:
 
     `module` and `interface` default to `services.NAME` and `NAME`. `clients` says whether ordinary clients
     may call it: all, none, or these host user ids. A handler that runs longer than `handler_limit_ms` is
-    taken for hung (0: never).
+    taken for hung (0: never). `host_paths` are the host directories that it may read, as written: absolute paths
+    and `host_paths.PYTHON`.
     """
 
     name: str
@@ -185,6 +187,7 @@ class Service:
     restart: Restart = Restart()
     handler_limit_ms: int = 10_000
     devices: tuple[str, ...] = ()
+    host_paths: tuple[str, ...] = ()
     options: dict[str, OptionValue] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

@@ -37,6 +37,7 @@ from corekernel.composition_model import (
     Service,
     Uids,
 )
+from corekernel.host_paths import PYTHON
 from corekernel.toml_lines import Document, Place, Report, Table, did_you_mean, merge, read_document, show
 
 _NAME = r"[a-z][a-z0-9_]{0,31}"
@@ -45,6 +46,8 @@ _DEVICE = r"[a-z][a-z0-9_.:-]{0,63}"
 _DEVICE_WORDS = "a name of a-z, 0-9, and _.:- that begins with a letter, 64 characters at most"
 _REMOVABLE = ("service", "device")
 _FILE_NAME = r"[a-z][a-z0-9_-]{0,63}"
+# No empty, "." or ".." component, no slash at the end (but "/" itself), no control character.
+_HOST_PATH = rf"{PYTHON}|/|(/(?!\.\.?(/|$))[^/\x00-\x1f\x7f]{{1,255}})+"
 _MODULE = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
 
 
@@ -221,6 +224,7 @@ def _read_service(name: str, table: Table) -> Service:
         priority=table.choice("priority", Priority.NORMAL, {member.name.lower(): member for member in Priority}),
         restart=_read_restart(table.table("restart")),
         handler_limit_ms=table.integer("handler_limit_ms", 10_000, 0, 3_600_000),
+        host_paths=_read_host_paths(table),
         devices=table.names("devices", _DEVICE, "the name of a device"),
         options=_read_options(table.table("options")),
     )
@@ -233,6 +237,11 @@ def _read_module(name: str, table: Table) -> str:
     if any(map(keyword.iskeyword, module.split("."))):
         table.wrong("module", "must not hold a Python keyword", "rename the module or the service")
     return module
+
+
+def _read_host_paths(table: Table) -> tuple[str, ...]:
+    words = f"an absolute path in its shortest form, or {show(PYTHON)}"
+    return table.names("host_paths", _HOST_PATH, words)
 
 
 def _read_placement(table: Table) -> Placement:

@@ -5,10 +5,11 @@ Order of `apply`, each step while the process still may take it:
 1. a network namespace of its own (root), resource limits, no_new_privs;
 2. groups and user id; that clears the death signal, so it is armed again and the parent looked for;
 3. not dumpable: no process of the same user id can trace it or read its memory;
-4. Landlock: no path at all, no TCP, no signal and no abstract socket outside (as far as the host's ABI goes);
+4. Landlock: no path at all but, for reading, what is below `host_paths`; no TCP, no signal and no abstract socket
+   outside (as far as the host's ABI goes);
 5. the seccomp allow-list `service`: calls on descriptors already held, memory without PROT_EXEC, threads but
    no processes, signals to itself. All else fails with EPERM, so that a service that tries sees a plain
-   error.
+   error. With `host_paths` it may also open for reading, look at and list what it can name.
 
 What such a process needs must be imported and warmed before (`preload`): nothing can be opened or imported
 after. What the host or a missing privilege takes away is left out, and `weaknesses` says so in plain words; a
@@ -59,6 +60,9 @@ _FIONBIO, _FIOCLEX = 0x5421, 0x5451
 _PR_SET_NAME = 15
 # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GET_SEALS
 _FCNTL_ALLOWED = (0, 1, 2, 3, 4, 1030, 1034)
+# O_DIRECTORY, O_NOFOLLOW, O_PATH, O_CLOEXEC, O_NONBLOCK, O_NOCTTY, O_LARGEFILE: nothing that writes or makes a file.
+_OPEN_FLAGS = 0o200000 | 0o400000 | 0o10000000 | 0o2000000 | 0o4000 | 0o400 | 0o100000
+_O_NOFOLLOW = 0o400000
 _OWN_PID = 0x5EC0DE5  # stands for the process's own pid in the compiled filter
 
 _CALLS = re.findall(
@@ -75,7 +79,11 @@ _CALLS = re.findall(
     """,
 )
 
-_LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
+_HOST_READING_CALLS = ("newfstatat", "statx", "readlinkat", "getdents64", "fstatfs")
+
+_LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
+_LANDLOCK_PATH_BENEATH = 1
+_LANDLOCK_READ = 1 << 2 | 1 << 3  # READ_FILE, READ_DIR; not EXECUTE
 _LANDLOCK_VERSION_FLAG = 1
 _LANDLOCK_FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 
@@ -96,6 +104,7 @@ class Confinement:
         seccomp: "service" or "none".
         network: keep the host's network namespace; False gives an empty one (needs root).
         dumpable: may be traced and read by its own user id.
+        host_paths: absolute host directories below which it may read, as far as its user id may.
     """
 
     uid: int | None = None
@@ -107,6 +116,7 @@ class Confinement:
     seccomp: str = "service"
     network: bool = False
     dumpable: bool = False
+    host_paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seccomp not in ("service", "none"):
@@ -140,7 +150,20 @@ def landlock_abi() -> int:
         return 0
 
 
-def _apply_landlock() -> None:
+def _let_read(ruleset: int, path: str) -> None:
+    """Let what is below a directory be read. One that this user id cannot reach needs no rule."""
+    try:
+        directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", _LANDLOCK_READ, directory), 12)
+        namespaces.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_PATH_BENEATH, ctypes.addressof(rule), 0)
+    finally:
+        os.close(directory)
+
+
+def _apply_landlock(host_paths: Iterable[str]) -> None:
     abi = landlock_abi()
     if abi == 0:
         return
@@ -149,6 +172,8 @@ def _apply_landlock() -> None:
     attributes = ctypes.create_string_buffer(struct.pack(f"={len(words)}Q", *words), 8 * len(words))
     ruleset = namespaces.syscall(_LANDLOCK_CREATE, ctypes.addressof(attributes), 8 * len(words), 0)
     try:
+        for path in host_paths:
+            _let_read(ruleset, path)
         namespaces.syscall(_LANDLOCK_RESTRICT, ruleset, 0)
     finally:
         os.close(ruleset)
@@ -172,8 +197,14 @@ def _add_conditional_rules(rules: Any, allow: Callable[..., None]) -> None:
     allow("prlimit64", arg(0, equal, 0), arg(2, equal, 0))
 
 
+def _add_host_reading_rules(rules: Any, allow: Callable[..., None]) -> None:
+    for name in _HOST_READING_CALLS:
+        allow(name)
+    allow("openat", rules.Arg(2, rules.MASKED_EQ, 0xFFFFFFFF & ~_OPEN_FLAGS | _O_NOFOLLOW, _O_NOFOLLOW))
+
+
 @functools.cache
-def _service_filter() -> bytes:
+def _service_filter(reads_host: bool) -> bytes:
     """The service profile as BPF instructions of 8 bytes, with `_OWN_PID` where the process's pid belongs."""
     rules = pyseccomp
     program = rules.SyscallFilter(rules.ERRNO(errno.EPERM))
@@ -181,7 +212,10 @@ def _service_filter() -> bytes:
     program.syscall_priority("futex", 255)
     for name in _CALLS:
         program.add_rule(rules.ALLOW, name)
-    _add_conditional_rules(rules, functools.partial(program.add_rule, rules.ALLOW))
+    allow = functools.partial(program.add_rule, rules.ALLOW)
+    _add_conditional_rules(rules, allow)
+    if reads_host:
+        _add_host_reading_rules(rules, allow)
     # glibc hides clone3's flags behind a pointer; told ENOSYS it falls back to clone, whose flags can be
     # seen.
     program.add_rule(rules.ERRNO(errno.ENOSYS), "clone3")
@@ -192,9 +226,9 @@ def _service_filter() -> bytes:
 
 
 @functools.lru_cache(maxsize=1)
-def _filter_for(pid: int) -> bytes:
+def _filter_for(pid: int, reads_host: bool) -> bytes:
     """The service profile for one process: the constant in the tgkill comparison becomes its pid."""
-    patched, found = bytearray(_service_filter()), 0
+    patched, found = bytearray(_service_filter(reads_host)), 0
     for offset in range(4, len(patched), 8):
         if struct.unpack_from("=I", patched, offset)[0] == _OWN_PID:
             struct.pack_into("=I", patched, offset, pid)
@@ -204,10 +238,10 @@ def _filter_for(pid: int) -> bytes:
     return bytes(patched)
 
 
-def _apply_seccomp(profile: str) -> None:
+def _apply_seccomp(profile: str, reads_host: bool) -> None:
     if profile == "none" or not filter_available():
         return
-    code = _filter_for(os.getpid())
+    code = _filter_for(os.getpid(), reads_host)
     instructions = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions))
     header = ctypes.create_string_buffer(program, len(program))
@@ -262,8 +296,8 @@ def apply(wanted: Confinement) -> None:
     namespaces.die_with_parent(parent)
     namespaces.prctl(namespaces.PR_SET_DUMPABLE, int(wanted.dumpable))
     if wanted.landlock:
-        _apply_landlock()
-    _apply_seccomp(wanted.seccomp)
+        _apply_landlock(wanted.host_paths)
+    _apply_seccomp(wanted.seccomp, bool(wanted.host_paths))
 
 
 def weaknesses() -> list[str]:
@@ -277,7 +311,8 @@ def weaknesses() -> list[str]:
         "no pid namespace: after kill -9 of the core, only the death signal cleans up": not admin,
         "no private view: other user ids cannot run an interpreter in a directory closed to them": not admin,
         "no network namespace: only the system-call filter keeps services off the network": not admin,
-        "no Landlock: only the system-call filter keeps services off the file system": abi == 0,
+        "no Landlock: only the system-call filter keeps services off the file system, and one with host_paths can read "
+        "whatever its user id may": abi == 0,
         "Landlock is older than ABI 6: signals and abstract sockets are left to the system-call filter": (0 < abi < 6),
         "no libseccomp: services may make any system call their user id allows": not filter_available(),
     }
@@ -287,7 +322,7 @@ def weaknesses() -> list[str]:
 def rehearse() -> None:
     """Do ahead, in the process that will call `apply`, what does not depend on the confinement."""
     if filter_available():
-        _filter_for(os.getpid())
+        _filter_for(os.getpid(), False)
 
 
 def _cache_source(module: ModuleType) -> None:
@@ -325,4 +360,5 @@ def preload(modules: Iterable[str]) -> None:
     _warm_error_paths()
     landlock_abi()
     if filter_available():
-        _service_filter()
+        _service_filter(False)
+        _service_filter(True)

@@ -124,7 +124,8 @@ def _privilege() -> Iterator[Check]:
 
 def _confinement() -> Iterator[Check]:
     abi = confine.landlock_abi()
-    lost = "below ABI 6 the filter alone stops signals and abstract sockets; at 0 it alone guards files"
+    lost = "below ABI 6 the filter alone stops signals and abstract sockets; at 0 it alone guards files, "
+    lost += "and a service with host_paths can read whatever its user id may"
     yield _check("Landlock", abi >= 6, f"ABI {abi}", lost)
     found = confine.filter_available()
     lost = "services may make any system call that their user id allows: install libseccomp2"

@@ -126,6 +126,7 @@ class Host:
             lambda callee: self._connect(service, callee),
             *_kept(message, fds[2:]),
             callers=message["callers"],
+            host_paths=tuple(message["host_paths"]),
         )
         service = HostedService(name, message["number"], message, page, carriers, environment, self.attachment)
         if python:

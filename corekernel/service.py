@@ -32,7 +32,10 @@ class Handlers(Protocol):
 
 
 class Environment:
-    """What one service instance can reach: exactly what the composition grants."""
+    """What one service instance can reach: exactly what the composition grants.
+
+    `host_paths` are the host directories that it may read, absolute; all of them were there when it was started.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Environment:
         devices: Mapping[str, Device] = MappingProxyType({}),
         memory: Mapping[str, ObjectMapping] = MappingProxyType({}),
         callers: Mapping[str, int] = MappingProxyType({}),
+        host_paths: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.options = options
@@ -50,6 +54,7 @@ class Environment:
         """The devices that this service was given, by name."""
         self.callers = callers
         """The services that may call this one, by name: each one's number, which is `caller.client` in its calls."""
+        self.host_paths = host_paths
         self._connect = connect
         self._objects = objects
         self._memory = memory

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from corekernel import host_paths
 from corekernel.channel import Channel, ChannelClosed, ChannelError, ChannelFull, Message
 from corekernel.composition import Isolation, Language, PlacementKind, Service
 from corekernel.confine import Confinement
@@ -83,6 +84,7 @@ class ServiceProcess:
     control: Channel | None = None
     client: Client | None = None
     uid: int | None = None
+    host_paths: tuple[str, ...] = ()
     started: float = 0.0
     deaths: list[float] = field(default_factory=list)
     total_deaths: int = 0
@@ -178,13 +180,14 @@ class Supervisor:
 
     def _spawn(self, process: ServiceProcess, spec: Message, fds: list[int]) -> Spawned:
         kernel = self._kernel
+        process.host_paths = host_paths.present(
+            (path for member in process.members for path in member.spec.host_paths),
+            lambda text: kernel.serial.line("core", f"{process.name}: {text}"),
+        )
         output = kernel.output_of(process.name)
         try:
-            confinement = Confinement(
-                uid=process.uid,
-                memory_bytes=sum(m.spec.memory_mib for m in process.members) << 20,
-                nofile=4096,
-            )
+            memory = sum(m.spec.memory_mib for m in process.members) << 20
+            confinement = Confinement(process.uid, None, memory, nofile=4096, host_paths=process.host_paths)
             return kernel.spawn_service(HOST_ENTRY, spec, fds, confinement, output)
         finally:
             os.close(output)
@@ -238,6 +241,7 @@ class Supervisor:
             "module": spec.module,
             "language": spec.language.value,
             "options": spec.options,
+            "host_paths": [*process.host_paths],
             "calls": [*spec.calls],
             "members": [m.name for m in process.members if m.spec.language is Language.PYTHON],
             "callers": {

@@ -81,10 +81,9 @@ class Data(FileSystem):
         """Read from a volume, without the lock; the position moves only if nobody else has moved it meanwhile."""
         while True:
             at = description.position if offset == AT_POSITION else offset
-            node = self.run(caller, lambda answers: self.node_of(description, answers))
+            node = self.opened_remote(description)
             if node.is_directory:
                 raise ServiceError(errno.EISDIR)
-            assert isinstance(node, Remote)
             with self._lock:
                 request = self.request(caller, number)
                 before = request.answer() if offset == AT_POSITION else None

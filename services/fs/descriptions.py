@@ -5,7 +5,7 @@ objects each is a record of 64-bit words, of which one makes the record valid an
 plain Python is an index of them, made anew after a death. A description that no descriptor refers to is dropped then:
 its `open` was never answered.
 
-    descriptions   8 words: kind (0: free), file, mount, flags, position, length of the path, type, -
+    descriptions   8 words: kind (0: free), file, mount, flags, position, length of the path, type, device
     paths          4,096 bytes for each description: the path of a file that is not on the device
     descriptors    4 words: client + 1 (0: free), number | close-on-exec << 32, description, request that opened it
 """
@@ -17,7 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from corekernel.errors import ServiceError
 from services.files import PATH_MAX
@@ -31,9 +31,20 @@ _DESCRIPTION_WORDS, _DESCRIPTOR_WORDS = 8, 4
 DESCRIPTIONS_SIZE: Final = DESCRIPTIONS * _DESCRIPTION_WORDS * 8
 DESCRIPTORS_SIZE: Final = DESCRIPTORS * _DESCRIPTOR_WORDS * 8
 PATHS_SIZE: Final = DESCRIPTIONS * PATH_MAX
-_KIND, _FILE, _MOUNT, _FLAGS, _POSITION, _LENGTH, _TYPE = 0, 1, 2, 3, 4, 5, 6
+_KIND, _FILE, _MOUNT, _FLAGS, _POSITION, _LENGTH, _TYPE, _DEVICE = range(8)
 _CLIENT, _NUMBER, _DESCRIPTION, _REQUEST = 0, 1, 2, 3
 _CLOSE_ON_EXEC = 1 << 32
+
+
+class What(NamedTuple):
+    """What is opened: see `Description`."""
+
+    kind: int
+    file: int
+    type: int
+    mount: int = 0
+    device: int = 0
+    path: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +60,7 @@ class Description:
         position: where reading and writing go on.
         path: of a VOLUME, where in it the file is.
         type: of the file, as `stat.S_IFMT` gives it; 0 of a device.
+        device: of a VOLUME, the number that the file's device has there.
         references: how many descriptors refer to it.
         place: of a LOCAL, directory and name under which it was opened; not known after a death.
     """
@@ -61,6 +73,7 @@ class Description:
     position: int
     path: bytes
     type: int
+    device: int
     references: int = 0
     place: tuple[int, bytes] | None = None
 
@@ -130,9 +143,9 @@ class Descriptions:
 
     def _read(self, index: int) -> Description:
         at = index * _DESCRIPTION_WORDS
-        kind, file, mount, flags, position, length, of_type = self._descriptions[at : at + 7].tolist()
+        kind, file, mount, flags, position, length, of_type, device = self._descriptions[at : at + 8].tolist()
         path = bytes(self._paths[index * PATH_MAX : index * PATH_MAX + length])
-        return Description(index, kind, file, mount, flags, position, path, of_type)
+        return Description(index, kind, file, mount, flags, position, path, of_type, device)
 
     def _index(self, descriptor: Descriptor) -> None:
         owner = self._clients.setdefault(descriptor.client, _Client())
@@ -206,9 +219,7 @@ class Descriptions:
             raise ServiceError(errno.ENFILE)
         return number
 
-    def open(
-        self, client: int, request: int, kind: int, file: int, mount: int, flags: int, path: bytes, of_type: int = 0
-    ) -> Descriptor:
+    def open(self, client: int, request: int, flags: int, what: What) -> Descriptor:
         """A new description, and a descriptor of it.
 
         Raises:
@@ -218,12 +229,14 @@ class Descriptions:
         index = self._free_descriptions.pop()
         at = index * _DESCRIPTION_WORDS
         words = self._descriptions
+        kind, file, of_type, mount, device, path = what
         words[at + _FILE], words[at + _MOUNT], words[at + _FLAGS] = file, mount, flags & ~os.O_CLOEXEC
-        words[at + _POSITION], words[at + _LENGTH], words[at + _TYPE] = 0, len(path), of_type
+        words[at + _POSITION], words[at + _LENGTH] = 0, len(path)
+        words[at + _TYPE], words[at + _DEVICE] = of_type, device
         if path:
             self._paths[index * PATH_MAX : index * PATH_MAX + len(path)] = path
         words[at + _KIND] = kind
-        description = Description(index, kind, file, mount, flags & ~os.O_CLOEXEC, 0, path, of_type)
+        description = Description(index, kind, file, mount, flags & ~os.O_CLOEXEC, 0, path, of_type, device)
         return self.refer(client, number, description, bool(flags & os.O_CLOEXEC), request)
 
     def refer(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from corekernel.errors import CallError, ServiceError
+from corekernel.errors import CallError, NoSuchService, ServiceError
 from corekernel.port import Caller
 from corekernel.process_table import LIVE, ProcessRecord, ProcessTable
 from corekernel.service import DeviceKind, Environment
@@ -31,6 +31,7 @@ from services.fs.descriptions import (
     Descriptions,
 )
 from services.fs.device import Device
+from services.fs.host import HostVolume
 from services.fs.journal import CLOSE, MOVE, Journal, Request
 from services.fs.journal import SIZE as JOURNAL_SIZE
 from services.fs.locks import LOCKS_SIZE, Locks
@@ -38,7 +39,7 @@ from services.fs.mounts import Kinds, Mounts
 from services.fs.names import Names
 from services.fs.proc import ProcVolume, pools
 from services.fs.store import ROOT_INODE, Inode, Store
-from services.fs.walk import Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
+from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
 from services.fs.watches import WATCHES_SIZE, Watches
 from services.stubs.core import CoreClient
 
@@ -55,6 +56,14 @@ STATE = {
 }
 EMPTY_PATH = 0x1000
 NOFOLLOW = 0x100
+
+
+def _may_call(environment: Environment, service: str) -> bool:
+    try:
+        environment.port(service)
+    except NoSuchService:
+        return False
+    return True
 
 
 def _disk(environment: Environment) -> memoryview:
@@ -82,6 +91,9 @@ class FileSystem:
         self._locks = Locks(environment.object("locks"), environment.condition())
         self._watches = Watches(environment.object("watches"), environment.condition())
         kinds: Kinds = {"proc": lambda number, covers: ProcVolume(number, covers, self)}
+        if _may_call(environment, "hostfs"):
+            port = environment.port("hostfs")
+            kinds["hostfs"] = lambda number, covers: HostVolume(number, covers, port)
         wanted = {kind: str(environment.options[kind]).encode() for kind in kinds if kind in environment.options}
         self._mounts = Mounts(self._store, kinds, wanted)
         self._devices: Any = None
@@ -252,6 +264,11 @@ class FileSystem:
             return root_of(volume)
         walked = answers.of(volume, description.path)
         return Remote(volume, description.path, walked.attributes, walked.target)
+
+    def opened_remote(self, description: Description) -> Remote:
+        """What a description of a volume's file was opened on, as far as reading it needs to know."""
+        known = VOLUME_ROOT._replace(ino=description.file, dev=description.device, mode=description.type)
+        return Remote(self._mounts.volume(description.mount), description.path, known)
 
     def start(self, caller: Caller, directory: int, path: bytes, answers: Answers) -> Node:
         """The directory that a path starts from."""

@@ -9,7 +9,7 @@ import stat
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
 from services.fs import watches
-from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor
+from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor, What
 from services.fs.filesystem import FileSystem
 from services.fs.journal import CLOSE, Request
 from services.fs.names import local
@@ -65,7 +65,7 @@ class Opening(FileSystem):
                 return OpenResult(found.number, FS, description.type)
             return OpenResult(found.number, DEVMGR, description.file)
         handle = self._open_device(caller, found, flags)
-        made = self.run(caller, lambda answers: self._open.open(caller.client, request, DEVICE, handle, 0, flags, b""))
+        made = self.run(caller, lambda answers: self._open.open(caller.client, request, flags, What(DEVICE, handle, 0)))
         return OpenResult(made.number, DEVMGR, handle)
 
     def _open_here(
@@ -163,9 +163,9 @@ class Opening(FileSystem):
         """A description of an open file on the device or of a volume, and its descriptor."""
         kept, kind = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY), stat.S_IFMT(node.mode)
         if isinstance(node, Remote):
-            volume = node.volume.number
-            return self._open.open(caller.client, number, VOLUME, node.ino, volume, kept, node.path, kind)
-        made = self._open.open(caller.client, number, LOCAL, node.ino, 0, kept, b"", kind)
+            what = What(VOLUME, node.ino, kind, node.volume.number, node.found.dev, node.path)
+            return self._open.open(caller.client, number, kept, what)
+        made = self._open.open(caller.client, number, kept, What(LOCAL, node.ino, kind))
         if place is not None and isinstance(place.parent, Inode):
             made.description.place = (place.parent.ino, place.name)
         if self._watches.active:
@@ -176,8 +176,8 @@ class Opening(FileSystem):
         """Have a volume open its file: what it may not read is refused now, not when it is read."""
         found.fresh = False
         try:
-            node = self.run(caller, lambda answers: self.node_of(found.description, answers))
-            if isinstance(node, Remote) and node.is_regular:
+            node = self.opened_remote(found.description)
+            if node.is_regular:
                 node.volume.read(node, 0, 0)
         except ServiceError:
             with self._lock:

@@ -10,6 +10,7 @@ from services.stubs import bench_echo as _bench_echo
 from services.stubs import core as _core
 from services.stubs import example as _example
 from services.stubs import fs as _fs
+from services.stubs import hostfs as _hostfs
 from services.stubs import memmgr as _memmgr
 from services.stubs import procmgr as _procmgr
 
@@ -18,6 +19,7 @@ INTERFACES: Final[dict[str, InterfaceInfo]] = {
     "core": _core.INTERFACE,
     "example": _example.INTERFACE,
     "fs": _fs.INTERFACE,
+    "hostfs": _hostfs.INTERFACE,
     "memmgr": _memmgr.INTERFACE,
     "procmgr": _procmgr.INTERFACE,
 }
@@ -27,6 +29,7 @@ _CLIENTS: Final[dict[str, type[Any]]] = {
     "core": _core.CoreClient,
     "example": _example.ExampleClient,
     "fs": _fs.FsClient,
+    "hostfs": _hostfs.HostfsClient,
     "memmgr": _memmgr.MemmgrClient,
     "procmgr": _procmgr.ProcmgrClient,
 }

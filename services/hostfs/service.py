@@ -1,0 +1,139 @@
+"""Host directories, read-only, for the namespace.
+
+The service holds nothing that a caller relies on: descriptors of files and directories (`cache.py`) and listings
+(`listing.py`) are kept for speed only, and believed only after the host was asked whether they still are what they
+were. Contents are never kept: the host does that, and a read of an open file sees what it holds now.
+
+    paths.py     a path, taken apart
+    exports.py   what is exported: a tree from the host's root
+    walker.py    from a path to a name in a held directory
+    listing.py   the names of a directory
+    host.py      the host's calls
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Final
+
+from corekernel.errors import ServiceError
+from corekernel.port import MAX_BULK_BYTES, Caller
+from corekernel.service import Environment
+from services.hostfs import exports, host
+from services.hostfs.cache import Recent, descriptors
+from services.hostfs.exports import Directory, MadeUp
+from services.hostfs.host import Descriptor, FileSystem
+from services.hostfs.listing import Listings, made_up
+from services.hostfs.paths import Path, parse
+from services.hostfs.walker import Walker
+from services.stubs.hostfs import EntriesResult, HostfsServer, StatfsResult, WalkResult
+
+_UNSIZED: Final = 64 << 10  # as much is read without asking how much there is
+# What an open under a path may end with if the file is not there any more, or something else is: a link, a socket.
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+_MADE_UP: Final = FileSystem(0x01021994, 4096, 0, 0, 0, 0, 0)  # as an empty tmpfs
+
+
+class Service(HostfsServer):
+    """Operations of the interface `hostfs`."""
+
+    def __init__(self, environment: Environment) -> None:
+        most = descriptors()
+        self._walker = Walker(exports.build(environment.host_paths, environment.log), most)
+        self._files: Recent[tuple[int, int], Descriptor] = Recent(most)
+        self._listings = Listings()
+
+    def walk(self, caller: Caller, path: memoryview) -> WalkResult:
+        """See the interface."""
+        try:
+            found = self._walker.walk(parse(bytes(path)))
+        except OSError as error:
+            raise host.refusal(error) from None
+        return WalkResult(found.consumed, found.attributes.pack(), found.target)
+
+    def entries(self, caller: Caller, after: int, size: int, path: memoryview) -> EntriesResult:
+        """See the interface."""
+        try:
+            directory = self._walker.directory(parse(bytes(path)))
+            listing = self._listings.of(directory) if isinstance(directory, Directory) else made_up(directory)
+        except OSError as error:
+            raise host.refusal(error) from None
+        return EntriesResult(*listing.after(after, min(size, MAX_BULK_BYTES)))
+
+    def statfs(self, caller: Caller, path: memoryview) -> StatfsResult:
+        """See the interface."""
+        try:
+            found = self._file_system(parse(bytes(path)))
+        except OSError as error:
+            raise host.refusal(error) from None
+        sizes = found.kind, found.block, found.blocks, found.free, found.files, found.files_free
+        return StatfsResult(*sizes, host.ST_RDONLY, found.identity)
+
+    def _file_system(self, path: Path) -> FileSystem:
+        spot = self._walker.directory(path) if path.directory else self._walker.locate(path)
+        if isinstance(spot, MadeUp):
+            return _MADE_UP
+        if isinstance(spot, Directory):
+            return host.file_system(spot.fd)
+        if spot.consumed < path.length:
+            raise ServiceError(errno.ENOTDIR)
+        held = spot.look()
+        return host.file_system(held.fd)
+
+    # ---- contents
+
+    def read(self, caller: Caller, device: int, inode: int, offset: int, size: int, path: memoryview) -> bytes:
+        """See the interface."""
+        if offset >= 1 << 63:
+            raise ServiceError(errno.EINVAL, "there is no such offset")
+        file = self._files.get((device, inode)) if size else None
+        try:
+            if file is not None:
+                try:
+                    return _read(file, offset, size)
+                except OSError as error:  # a remote file system may have forgotten it
+                    if error.errno != errno.ESTALE:
+                        raise
+                    self._files.drop((device, inode))
+            file = self._open((device, inode), parse(bytes(path)))
+            return _read(file, offset, size) if size else b""
+        except OSError as error:
+            raise host.refusal(error) from None
+
+    def _open(self, wanted: tuple[int, int], path: Path) -> Descriptor:
+        """Open a file under its path, and keep it."""
+        try:
+            spot = self._walker.locate(path)
+            attributes = spot.attributes if isinstance(spot, MadeUp) else spot.attributes()
+            _check(attributes.mode, (attributes.dev, attributes.ino), wanted)
+            if isinstance(spot, MadeUp) or spot.consumed < path.length:
+                raise ServiceError(errno.ESTALE)
+            file = host.open_file(spot.directory.fd, spot.name)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise ServiceError(errno.ESTALE) from None
+            raise
+        status = os.fstat(file.fd)
+        _check(status.st_mode, (status.st_dev, status.st_ino), wanted)
+        self._files.put(wanted, file)
+        return file
+
+
+def _check(mode: int, identity: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Refuse what is not the regular file that was asked for."""
+    if identity != wanted:
+        raise ServiceError(errno.ESTALE)
+    if stat.S_ISDIR(mode):
+        raise ServiceError(errno.EISDIR)
+    if not stat.S_ISREG(mode):
+        raise ServiceError(errno.EACCES, "only regular files can be read")
+
+
+def _read(file: Descriptor, offset: int, size: int) -> bytes:
+    """Read into one new buffer that is hardly larger than it must be."""
+    if size > _UNSIZED:
+        left = os.fstat(file.fd).st_size - offset
+        size = min(size, MAX_BULK_BYTES, max(left, _UNSIZED))
+    return os.pread(file.fd, size, offset)
