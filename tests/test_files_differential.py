@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.differential.sides import Side, campaign, hmk_side, host_side
+from tests.differential.sides import Side, both_sides, campaign
 from tests.differential.steps import LOWER_UID
 from tests.forked import as_root
 from tests.systems import Box, boot_box
@@ -38,7 +38,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 def sides(box: Box, request: pytest.FixtureRequest) -> Iterator[Sides]:
     """Clients on each side, of the user ids that the test names."""
     uids: tuple[int, ...] = request.param
-    host, hmk = host_side(uids), hmk_side(box.name, uids)
+    host, hmk = both_sides(box.name, uids)
     try:
         yield host, hmk
     finally:

@@ -21,6 +21,7 @@ from services.stubs.fs import EntriesResult
 
 LARGEST_CALL = 16 << 20
 KEEP_SIZE, PUNCH_HOLE = 1, 2  # FALLOC_FL_
+KNOWN_MODES = {0, 1, 3, 8, 0x10, 0x11, 0x20, 0x40, 0x41, 0x80}  # those that Linux takes for modes
 LARGEST_POSITION = 2**63 - 1
 _ENTRY_BYTES = 24  # about what an entry takes
 _DAY = 86_400 * 10**9
@@ -174,7 +175,7 @@ class Data(FileSystem):
                 raise ServiceError(errno.EBADF)
             if not length or max(offset, length) > LARGEST_POSITION:
                 raise ServiceError(errno.EINVAL)
-            if mode not in (0, KEEP_SIZE, KEEP_SIZE | PUNCH_HOLE):
+            if mode not in KNOWN_MODES:
                 raise ServiceError(errno.EOPNOTSUPP)
             if not description.writable:
                 raise ServiceError(errno.EBADF)
@@ -182,9 +183,13 @@ class Data(FileSystem):
                 raise ServiceError(errno.ENODEV)
             if offset + length > LARGEST_POSITION:
                 raise ServiceError(errno.EFBIG)
+            if mode not in (0, KEEP_SIZE, KEEP_SIZE | PUNCH_HOLE):
+                raise ServiceError(errno.EOPNOTSUPP)
             inode = self.regular(description)
             with self._store.transaction(asked) as change:
                 self._contents.allocate(change, inode, mode, offset, length)
+                if caller.uid != 0:
+                    inode.mode = kept_bits(inode.mode)
 
     # ---- position
 

@@ -18,7 +18,6 @@ from typing import Any, Final
 from tests.differential.steps import SLOTS
 
 HOME: Final = "/w"  # where every sequence starts
-KEPT: Final = ("proc",)  # in the root, and no sequence's
 _CLOSED: Final = 999
 _REALTIME_COARSE: Final = 5
 _WAITING: Final = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
@@ -29,9 +28,17 @@ Answer = list[Any]
 class Actor:
     """A client with its descriptors, in slots."""
 
-    def __init__(self, api: Any, whoami: int) -> None:
+    def __init__(self, api: Any, whoami: int, kept: Sequence[str]) -> None:
+        """Make a client.
+
+        Args:
+            api: `os` or `system.files`, as far as both are alike.
+            whoami: what others call this client.
+            kept: names in the root that are no sequence's.
+        """
         self._api = api
         self.whoami = whoami
+        self._kept = set(kept)
         self._slots = [_CLOSED] * SLOTS
         self._written = 0
 
@@ -57,15 +64,18 @@ class Actor:
         self._api.chdir(HOME)
 
     def do_clear(self) -> None:
-        """Remove everything, and make the directory where every sequence starts."""
+        """Remove everything."""
         self._api.umask(0)
         for name in self._api.listdir("/"):
-            if name not in KEPT:
+            if name not in self._kept:
                 self._remove("/" + name)
         self._api.chmod("/", 0o755)
         self._api.chown("/", 0, 0)
         for name in self._api.listxattr("/"):
             self._api.removexattr("/", name)
+
+    def do_found(self) -> None:
+        """Make the directory where every sequence starts."""
         self._api.mkdir(HOME, 0o777)
 
     def _remove(self, path: str) -> None:
@@ -80,11 +90,11 @@ class Actor:
         """Everything there is: attributes, contents, links, extended attributes."""
         found = {"/": self._described("/")}
         for top, directories, others in self._api.walk("/"):
-            if top.split("/")[1] in KEPT:
+            if top.split("/")[1] in self._kept:
                 continue
             for name in [*directories, *others]:
                 path = os.path.join(top, name)
-                if path[1:] not in KEPT:
+                if path[1:] not in self._kept:
                     found[path] = self._described(path)
         return found
 
@@ -288,13 +298,13 @@ class Actor:
                 [e.name, e.is_symlink(), e.is_dir(follow_symlinks=False), e.is_file(follow_symlinks=False)]
                 for e in scan
             ]
-        return sorted(entry for entry in found if entry[0] not in KEPT)
+        return sorted(entry for entry in found if entry[0] not in self._kept)
 
     def do_fdlistdir(self, number: int) -> Any:
         fd = self._slots[number]
         if stat.S_ISREG(self._api.fstat(fd).st_mode):
             return "a file"
-        return sorted(name for name in self._api.listdir(fd) if name not in KEPT)
+        return sorted(name for name in self._api.listdir(fd) if name not in self._kept)
 
     def do_chdir(self, path: str) -> None:
         self._api.chdir(path)

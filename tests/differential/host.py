@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from corekernel import namespaces
@@ -16,8 +17,8 @@ _AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter_tmpfs(mebibytes: int = 256) -> None:
-    """Mount a tmpfs that only this process and its children have, and make it their root. Needs root."""
+def enter_tmpfs(directories: Sequence[str], mebibytes: int = 256) -> None:
+    """Mount a tmpfs, with some directories, that only this process and its children have, as their root. Needs root."""
     namespaces.private_mounts()
     target = b"/mnt"
     options = f"size={mebibytes}m,mode=0755".encode()
@@ -25,7 +26,8 @@ def enter_tmpfs(mebibytes: int = 256) -> None:
         raise OSError(ctypes.get_errno(), "mount")
     os.chroot(target)
     os.chdir("/")
-    os.mkdir("/proc")  # as in the system, where something is mounted on it
+    for name in directories:
+        os.mkdir(name)
 
 
 class Host:

@@ -81,14 +81,16 @@ class Side:
 
     def fresh(self) -> None:
         """Clear everything for another sequence."""
-        for client, name in [(0, "clear"), *((client, "enter") for client in range(len(self._streams)))]:
+        for client, name in [(0, "clear"), (0, "found"), *((client, "enter") for client in range(len(self._streams)))]:
             self.begin(client, name)
             answer = self.end(client)
             assert answer == ["ok", None], (self.name, name, answer)
         self._reader = Reader(self._numbers)
 
     def close(self) -> None:
-        """End the processes."""
+        """Leave nothing there, and end the processes."""
+        self.begin(0, "clear")
+        self.end(0)
         for client in range(len(self._streams)):
             self.begin(client, "quit")
         for stream, sock in zip(self._streams, self._sockets, strict=True):
@@ -123,19 +125,17 @@ def _serve(uid: int, make: MakeActor, sock: socket.socket, parent: int) -> None:
         os._exit(0)
 
 
-def host_side(uids: Sequence[int]) -> Side:
-    """Clients of a tmpfs of the host."""
-    return Side("host", [(uid, lambda: Actor(Host(), os.getpid())) for uid in uids], enter_tmpfs)
+def both_sides(name: str, uids: Sequence[int]) -> tuple[Side, Side]:
+    """Clients of a tmpfs of the host, and of a running system, which must let them attach and have no files yet."""
+    with shim.attach(name, 15.0) as system:
+        kept = system.files.listdir("/")
 
-
-def hmk_side(name: str, uids: Sequence[int]) -> Side:
-    """Clients of a running system, which must let them attach."""
-
-    def make() -> Actor:
+    def client() -> Actor:
         system = shim.attach(name, 15.0)
-        return Actor(system.files, system.pid)
+        return Actor(system.files, system.pid, kept)
 
-    return Side("hmk", [(uid, make) for uid in uids], lambda: None)
+    host = Side("host", [(uid, lambda: Actor(Host(), os.getpid(), kept)) for uid in uids], lambda: enter_tmpfs(kept))
+    return host, Side("hmk", [(uid, client) for uid in uids], lambda: None)
 
 
 def difference(host: Side, hmk: Side, steps: Sequence[Step]) -> tuple[int, str]:
