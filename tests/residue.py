@@ -84,7 +84,9 @@ class Residue:
     @classmethod
     def now(cls) -> Residue:
         """Take stock."""
-        table = {} if childless() else process_table()  # only descendants are looked for, and they have only descendants
+        table = (
+            {} if childless() else process_table()
+        )  # only descendants are looked for, and they have only descendants
         processes = {(pid, started) for pid, (_, started) in table.items()}
         return cls(processes, _shared_memory(), _sockets(), _mounts(), groups_of_systems())
 

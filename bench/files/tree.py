@@ -12,10 +12,10 @@ import sysconfig
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.demo_client import readable_files
 from bench.files.cells import make_root, row_of
 from bench.files.operations import WRITE_NEW
 from bench.files.places import HOST, Calls, Place, Session
@@ -26,6 +26,8 @@ from bench.stats import Row
 
 CASE: Final = "tree-copy"
 HOST_MOUNT: Final = "/host"
+ADDED: Final = frozenset({"site-packages", "dist-packages", "__pycache__"})
+LARGEST: Final = 16 << 20
 _CHUNK: Final = 1 << 20
 
 
@@ -47,10 +49,22 @@ class Copied(NamedTuple):
     source: str
 
 
+def _readable_files(root: Path) -> Iterator[Path]:
+    """Regular files of a library that can be read, sorted by path; what was added to it left out."""
+    for path in sorted(root.rglob("*")):
+        try:
+            if ADDED.isdisjoint(path.parts) and path.is_file() and not path.is_symlink():
+                if path.stat().st_size <= LARGEST:
+                    path.open("rb").close()
+                    yield path
+        except OSError:
+            continue
+
+
 def library(most: int) -> Tree:
     """Python's standard library, or the first files of it."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path.relative_to(root) for path, _ in readable_files(root)[:most]]
+    files = [path.relative_to(root) for path in islice(_readable_files(root), most)]
     directories = {parent for path in files for parent in path.parents if parent.parts}
     return Tree(str(root), sorted(map(str, directories)), list(map(str, files)))
 

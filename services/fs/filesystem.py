@@ -19,7 +19,7 @@ from corekernel.errors import CallError, NoSuchService, ServiceError
 from corekernel.port import Caller
 from corekernel.process_table import LIVE, ProcessRecord, ProcessTable
 from corekernel.service import DeviceKind, Environment
-from services.files import ROOT
+from services.files import PATH_MAX, ROOT
 from services.fs import watches
 from services.fs.contents import Contents
 from services.fs.descriptions import (
@@ -308,9 +308,14 @@ class FileSystem:
             raise ServiceError(errno.ENOTDIR)
         return node
 
-    def place(self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers) -> Place:
+    def place(
+        self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers, creating: bool = False
+    ) -> Place:
         """Walk a path that a caller gives."""
-        return self._walker.walk(caller, self.start(caller, directory, path, answers), path, follow, answers)
+        if not path or len(path) >= PATH_MAX:  # before the directory is looked at
+            raise ServiceError(errno.ENAMETOOLONG if path else errno.ENOENT)
+        start = self.start(caller, directory, path, answers)
+        return self._walker.walk(caller, start, path, follow, answers, creating)
 
     def node(self, caller: Caller, directory: int, flags: int, path: bytes, answers: Answers) -> Node:
         """The file that a caller means: by path, or by descriptor alone with AT_EMPTY_PATH.

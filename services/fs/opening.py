@@ -25,8 +25,9 @@ from services.stubs.fs import GetFlagsResult, OpenResult
 T = TypeVar("T")
 FS, DEVMGR = 0, 1
 TMPFILE = 0o20000000
+LARGE_FILE = 0o100000  # every open file on x86-64 says so
 _SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_DIRECT | os.O_ASYNC
-_REPORTED = os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | 0o100000 | _SETTABLE
+_REPORTED = os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | LARGE_FILE | _SETTABLE
 
 
 def wanted_of(flags: int) -> int:
@@ -47,7 +48,7 @@ def checked_flags(flags: int) -> int:
         raise ServiceError(errno.EINVAL)
     if flags & os.O_CREAT and flags & os.O_DIRECTORY:
         raise ServiceError(errno.EINVAL)
-    return flags
+    return flags | LARGE_FILE
 
 
 class Opening(FileSystem):
@@ -92,9 +93,12 @@ class Opening(FileSystem):
             place = self.place(caller, directory, path, True, answers)
             return self._describe(caller, number, self._unnamed(caller, number, mode, place), flags)
         follow = not flags & os.O_NOFOLLOW and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
-        place = self.place(caller, directory, path, follow or path[-1:] == b"/", answers)
-        if flags & os.O_CREAT:
-            if place.slash or place.last is not Last.NAME:
+        creating = bool(flags & os.O_CREAT)
+        place = self.place(caller, directory, path, follow or path[-1:] == b"/", answers, creating)
+        if creating:
+            if place.last is not Last.NAME:
+                raise ServiceError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
+            if place.slash:
                 raise ServiceError(errno.EISDIR)
             if place.node is None:
                 return self._describe(caller, number, self._create(caller, request, mode, place), flags, place)
