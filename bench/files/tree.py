@@ -53,10 +53,10 @@ def _readable_files(root: Path) -> Iterator[Path]:
     """Regular files of a library that can be read, sorted by path; what was added to it left out."""
     for path in sorted(root.rglob("*")):
         try:
-            if ADDED.isdisjoint(path.parts) and path.is_file() and not path.is_symlink():
-                if path.stat().st_size <= LARGEST:
-                    path.open("rb").close()
-                    yield path
+            regular = ADDED.isdisjoint(path.parts) and path.is_file() and not path.is_symlink()
+            if regular and path.stat().st_size <= LARGEST:
+                path.open("rb").close()
+                yield path
         except OSError:
             continue
 
