@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +78,30 @@ def refused(number: int) -> Iterator[None]:
     with pytest.raises(ServiceError) as caught:
         yield
     assert errno.errorcode[caught.value.errno or 0] == errno.errorcode[number]
+
+
+def flips(base: Path, done: threading.Event) -> None:
+    """Makes `x` a directory and a link to what is not exported, in turn."""
+    x = base / "x"
+    while not done.is_set():
+        os.rename(x, base / "directory")
+        os.rename(base / "link", x)
+        os.rename(x, base / "link")
+        os.rename(base / "directory", x)
+
+
+def attempt(host: Host, outside: os.stat_result) -> list[Any]:
+    """Everything that can be asked of `x`, as far as it is answered; and how often it was answered."""
+    found: list[Any] = []
+    for call in (
+        lambda: host.read("x/file"),
+        lambda: host.client.read(outside.st_dev, outside.st_ino, 0, 100, host.path("x/file")),
+        lambda: host.names("x"),
+        lambda: host.walk("x/file")[1].ino == outside.st_ino,
+        lambda: host.walk("x/only"),
+    ):
+        try:
+            found.append(call())
+        except (ServiceError, AssertionError):
+            continue
+    return found

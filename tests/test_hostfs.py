@@ -11,13 +11,12 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from corekernel.errors import ServiceError, TooBig
 from tests.forked import as_root
-from tests.host_directories import COMPOSITION, Host, refused
+from tests.host_directories import COMPOSITION, Host, attempt, flips, refused
 from tests.processes import until
 from tests.systems import boot_box
 
@@ -371,33 +370,6 @@ def test_killed_in_the_middle_of_reads_it_loses_nothing(host: Host) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-
-
-def flips(base: Path, done: threading.Event) -> None:
-    """Makes `x` a directory and a link to what is not exported, in turn."""
-    x = base / "x"
-    while not done.is_set():
-        os.rename(x, base / "directory")
-        os.rename(base / "link", x)
-        os.rename(x, base / "link")
-        os.rename(base / "directory", x)
-
-
-def attempt(host: Host, outside: os.stat_result) -> list[Any]:
-    """Everything that can be asked of `x`, as far as it is answered; and how often it was answered."""
-    found: list[Any] = []
-    for call in (
-        lambda: host.read("x/file"),
-        lambda: host.client.read(outside.st_dev, outside.st_ino, 0, 100, host.path("x/file")),
-        lambda: host.names("x"),
-        lambda: host.walk("x/file")[1].ino == outside.st_ino,
-        lambda: host.walk("x/only"),
-    ):
-        try:
-            found.append(call())
-        except (ServiceError, AssertionError):
-            continue
-    return found
 
 
 def test_a_directory_swapped_for_a_link_to_the_outside_never_leads_there(host: Host) -> None:
