@@ -74,19 +74,6 @@ def leave_terminal() -> None:
     os.close(terminal)
 
 
-def leave_terminal() -> None:
-    """No controlling terminal for this process and its children, nor its signals; in the session it was started in."""
-    os.setpgid(0, 0)
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno != errno.ENXIO:  # there is one, and we cannot say that we do not want it
-            os.setsid()
-        return
-    fcntl.ioctl(terminal, termios.TIOCNOTTY)
-    os.close(terminal)
-
-
 def _checked(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +37,9 @@ class Terminal:
             self.unread += os.read(self.master, 65536).decode(errors="replace")
         before, found, self.unread = self.unread.partition(wanted)
         return before + found
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("<4H", rows, columns, 0, 0))
 
     def hang_up(self) -> None:
         if self.master >= 0:

@@ -187,20 +187,30 @@ class AttributeOperations(FileSystem):
             raise ServiceError(errno.ERANGE)
         node, place = self.located(caller, directory, flags, path, answers)
         inode = local(node)
-        space, _, rest = name.partition(b".")
-        if space not in (b"user", b"trusted", b"security") or not rest:
-            raise ServiceError(errno.EOPNOTSUPP if space not in (b"user", b"trusted", b"security") else errno.EINVAL)
-        if space == b"trusted" and caller.uid != 0:
-            raise ServiceError(errno.EPERM if write else errno.ENODATA)
-        if space == b"user" and not inode.is_regular and not inode.is_directory:
-            raise ServiceError(errno.EPERM if write else errno.ENODATA)
-        if space == b"user":
+        self._may_attribute(caller, inode, name, write)
+        space, dot, rest = name.partition(b".")
+        if space not in (b"user", b"trusted", b"security") or not dot:
+            raise ServiceError(errno.EOPNOTSUPP)
+        if not rest:
+            raise ServiceError(errno.EINVAL)
+        return inode, place
+
+    def _may_attribute(self, caller: Caller, inode: Inode, name: bytes, write: bool) -> None:
+        """Whether a caller may read or write an attribute, even one whose name is none."""
+        if name.startswith((b"security.", b"system.")):
+            if write and caller.uid != 0 and name.startswith(b"security."):
+                raise ServiceError(errno.EPERM)
+            return
+        if name.startswith(b"trusted."):
+            if caller.uid != 0:
+                raise ServiceError(errno.EPERM if write else errno.ENODATA)
+            return
+        if name.startswith(b"user."):
+            if not inode.is_regular and not inode.is_directory:
+                raise ServiceError(errno.EPERM if write else errno.ENODATA)
             if inode.is_directory and inode.mode & stat.S_ISVTX and write and not owns(caller, inode):
                 raise ServiceError(errno.EPERM)
-            require(caller, inode, WRITE if write else READ)
-        elif write:
-            require_owner(caller, inode)
-        return inode, place
+        require(caller, inode, WRITE if write else READ)
 
     def get_attribute(self, caller: Caller, directory: int, flags: int, name: bytes, path: memoryview) -> bytes:
         """See the interface."""

@@ -57,6 +57,7 @@ class BlockMap:
         """Mark up to `wanted` adjoining blocks as used: first block and how many; (0, 0) when none is free."""
         if not self.free:
             return 0, 0
+        wanted = min(wanted, self.free)
         block = self._find(wanted)
         count = self._run(block, wanted)
         self._mark(block, b"\1" * count)

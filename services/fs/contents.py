@@ -9,12 +9,10 @@ from __future__ import annotations
 import bisect
 import errno
 import os
-import stat
 from typing import Final
 
 from corekernel.errors import ServiceError
 from services.fs.device import BLOCK
-from services.fs.permission import kept_bits
 from services.fs.store import Extent, Inode, Store, Transaction
 
 LARGEST_FILE: Final = 2**63 - 1
@@ -242,12 +240,13 @@ class Contents:
         if not mode & (KEEP_SIZE | PUNCH_HOLE) and end > inode.size:
             self._zero_beyond_end(inode, end)
             inode.size = end
-        inode.mode = kept_bits(inode.mode) if stat.S_ISREG(inode.mode) else inode.mode
         self._modified(change, inode)
 
     def _fill(self, change: Transaction, inode: Inode, offset: int, end: int) -> None:
         if end > LARGEST_FILE:
             raise ServiceError(errno.EFBIG)
+        if end - offset > self._store.blocks.total * BLOCK:
+            raise ServiceError(errno.ENOSPC)
         if self._reserve(change, inode, offset, end, clear=True) < end:
             raise ServiceError(errno.ENOSPC)
 

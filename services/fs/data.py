@@ -10,7 +10,7 @@ from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.files import AT_POSITION, pack_entries
 from services.fs import watches
-from services.fs.descriptions import DEVICE, LOCAL, Description
+from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Description
 from services.fs.filesystem import FileSystem
 from services.fs.journal import MOVE
 from services.fs.names import local
@@ -20,6 +20,8 @@ from services.fs.walk import Answers, Node, Remote
 from services.stubs.fs import EntriesResult
 
 LARGEST_CALL = 16 << 20
+KEEP_SIZE, PUNCH_HOLE = 1, 2  # FALLOC_FL_
+KNOWN_MODES = {0, 1, 3, 8, 0x10, 0x11, 0x20, 0x40, 0x41, 0x80}  # those that Linux takes for modes
 LARGEST_POSITION = 2**63 - 1
 _ENTRY_BYTES = 24  # about what an entry takes
 _DAY = 86_400 * 10**9
@@ -34,12 +36,13 @@ class Data(FileSystem):
         """See the interface."""
         if offset < AT_POSITION:
             raise ServiceError(errno.EINVAL)
-        size = min(size, LARGEST_CALL)
         with self._lock:
             description = self._open.get(caller.client, descriptor).description
             if not description.readable:
                 raise ServiceError(errno.EBADF)
-            if description.kind == LOCAL:
+            self._refuse_beyond(description, offset, size)
+            size = min(size, LARGEST_CALL)
+            if description.kind != VOLUME:
                 return self._read_local(caller, request, description, offset, size)
         return self._read_volume(caller, request, description, offset, size)
 
@@ -61,6 +64,11 @@ class Data(FileSystem):
         if data and self._watches.active:
             self.noted(description, watches.ACCESS)
         return data
+
+    def _refuse_beyond(self, description: Description, offset: int, size: int) -> None:
+        """Refuse a range that ends where no position can be."""
+        if size + (description.position if offset == AT_POSITION else offset) > LARGEST_POSITION:
+            raise ServiceError(errno.EINVAL)
 
     def _accessed(self, inode: Inode) -> None:
         """Note an access as Linux does by default: if the last one noted is older than a change, or than a day."""
@@ -98,6 +106,7 @@ class Data(FileSystem):
             description = self._open.get(caller.client, descriptor).description
             if not description.writable:
                 raise ServiceError(errno.EBADF)
+            self._refuse_beyond(description, offset, len(data))
             inode = self.regular(description)
             asked = self.request(caller, request)
             done = asked.answer()
@@ -157,24 +166,30 @@ class Data(FileSystem):
 
     def allocate(self, caller: Caller, request: int, descriptor: int, mode: int, offset: int, length: int) -> None:
         """See the interface."""
-        if not length or max(offset, length) > LARGEST_POSITION:
-            raise ServiceError(errno.EINVAL)
-        if mode & ~0x7F or (mode & 2 and not mode & 1) or mode & ~3:
-            raise ServiceError(errno.EOPNOTSUPP)
         with self._lock:
             asked = self.request(caller, request)
             if asked.answer() is not None:
                 return
             description = self._open.get(caller.client, descriptor).description
+            if description.flags & os.O_PATH:
+                raise ServiceError(errno.EBADF)
+            if not length or max(offset, length) > LARGEST_POSITION:
+                raise ServiceError(errno.EINVAL)
+            if mode not in KNOWN_MODES:
+                raise ServiceError(errno.EOPNOTSUPP)
             if not description.writable:
                 raise ServiceError(errno.EBADF)
             if description.kind == LOCAL and not self._store.inode(description.file).is_regular:
                 raise ServiceError(errno.ENODEV)
             if offset + length > LARGEST_POSITION:
                 raise ServiceError(errno.EFBIG)
+            if mode not in (0, KEEP_SIZE, KEEP_SIZE | PUNCH_HOLE):
+                raise ServiceError(errno.EOPNOTSUPP)
             inode = self.regular(description)
             with self._store.transaction(asked) as change:
                 self._contents.allocate(change, inode, mode, offset, length)
+                if caller.uid != 0:
+                    inode.mode = kept_bits(inode.mode)
 
     # ---- position
 

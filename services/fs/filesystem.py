@@ -19,7 +19,7 @@ from corekernel.errors import CallError, NoSuchService, ServiceError
 from corekernel.port import Caller
 from corekernel.process_table import LIVE, ProcessRecord, ProcessTable
 from corekernel.service import DeviceKind, Environment
-from services.files import ROOT
+from services.files import PATH_MAX, ROOT
 from services.fs import watches
 from services.fs.contents import Contents
 from services.fs.descriptions import (
@@ -282,12 +282,12 @@ class FileSystem:
         """What a description is open on.
 
         Raises:
-            ServiceError: EBADF, a device; ESTALE, a volume's file that is another one now.
+            ServiceError: ESTALE, it is gone, or a volume's file that is another one now.
         """
         if description.kind == LOCAL:
             return self._store.inode(description.file)
-        if description.kind != VOLUME:
-            raise ServiceError(errno.EBADF)
+        if description.kind == DEVICE:
+            return self._store.inode(description.device)
         volume = self._mounts.volume(description.mount)
         if not description.path:
             return root_of(volume)
@@ -308,9 +308,14 @@ class FileSystem:
             raise ServiceError(errno.ENOTDIR)
         return node
 
-    def place(self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers) -> Place:
+    def place(
+        self, caller: Caller, directory: int, path: bytes, follow: bool, answers: Answers, creating: bool = False
+    ) -> Place:
         """Walk a path that a caller gives."""
-        return self._walker.walk(caller, self.start(caller, directory, path, answers), path, follow, answers)
+        if not path or len(path) >= PATH_MAX:  # before the directory is looked at
+            raise ServiceError(errno.ENAMETOOLONG if path else errno.ENOENT)
+        start = self.start(caller, directory, path, answers)
+        return self._walker.walk(caller, start, path, follow, answers, creating)
 
     def node(self, caller: Caller, directory: int, flags: int, path: bytes, answers: Answers) -> Node:
         """The file that a caller means: by path, or by descriptor alone with AT_EMPTY_PATH.
@@ -336,8 +341,10 @@ class FileSystem:
         """The regular file on the device that a description is open on.
 
         Raises:
-            ServiceError: EISDIR, EINVAL (another type), EROFS (a volume's).
+            ServiceError: EISDIR, EINVAL (another type, or a device's), EROFS (a volume's).
         """
+        if description.kind == DEVICE:
+            raise ServiceError(errno.EINVAL)
         if description.kind == VOLUME:
             raise ServiceError(errno.EROFS)
         inode = self._store.inode(description.file)

@@ -209,9 +209,15 @@ class _Walk:
     todo: list[bytes]
     slash: bool
     parent: Node
+    creating: bool = False
     links: int = 0
     name: bytes = b""
     last: Last = Last.ROOT
+
+    @property
+    def refused(self) -> bool:
+        """Whether the last name is up, and has a slash after it that a file to be made cannot have."""
+        return self.creating and self.slash and len(self.todo) == 1
 
 
 class Walker:
@@ -222,7 +228,9 @@ class Walker:
         self._root = root
         self._mounted = mounted
 
-    def walk(self, who: Caller, start: Node, path: bytes, follow: bool, answers: Answers) -> Place:
+    def walk(
+        self, who: Caller, start: Node, path: bytes, follow: bool, answers: Answers, creating: bool = False
+    ) -> Place:
         """Walk a path.
 
         Args:
@@ -231,9 +239,10 @@ class Walker:
             path: not empty.
             follow: whether a symbolic link at the end is followed (one in the middle always is).
             answers: of volumes.
+            creating: for `open` with O_CREAT, which refuses a slash at the end before it looks what is there.
 
         Raises:
-            ServiceError: ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG, or what a volume says.
+            ServiceError: ENOENT, ENOTDIR, EISDIR, EACCES, ELOOP, ENAMETOOLONG, or what a volume says.
             NeedVolume: see there.
         """
         if not path:
@@ -243,7 +252,7 @@ class Walker:
         if b"\0" in path:
             raise ServiceError(errno.EINVAL)
         node = self._root() if path[0] == 47 else start
-        walk = _Walk(node, _components(path), path[-1] == 47, node)
+        walk = _Walk(node, _components(path), path[-1] == 47, node, creating)
         here: Node | None = self._stride(who, walk, node) if isinstance(node, Inode) else node
         while walk.todo:
             if here is None:
@@ -256,7 +265,8 @@ class Walker:
         """Take such components as are plain and in the caches: no link, no mount, no dots. The rest takes steps."""
         names, inodes, todo = self._store.names, self._store.inodes, walk.todo
         root = who.uid == 0
-        while todo:
+        kept = 1 if walk.creating and walk.slash else 0  # the last takes a step
+        while len(todo) > kept:
             name = todo[-1]
             found = inodes.get(names.get((here.ino, name), 0))
             if found is None or found.mode & _TYPE == _LINK or self._mounted(found.ino) is not None:
@@ -274,6 +284,8 @@ class Walker:
         if not node.is_directory:
             raise ServiceError(errno.ENOTDIR)
         require(who, node, EXECUTE)
+        if walk.refused and walk.todo[-1] not in (b".", b".."):
+            raise ServiceError(errno.EISDIR)
         name = walk.todo.pop()
         walk.parent, walk.name = node, name
         if name == b".":

@@ -145,15 +145,12 @@ class Calls:
     # ---- paths
 
     def _at(self, path: AnyPath, dir_fd: int | None = None) -> tuple[int, bytes]:
-        """Where a path starts, and the path.
+        """Where a path starts, and the path; of one that is too long, as much as the service needs to say so.
 
         Raises:
-            OSError: ENAMETOOLONG.
             TypeError, ValueError: it is none.
         """
-        raw = encoded(path)
-        if len(raw) >= PATH_MAX:
-            raise failure(errno.ENAMETOOLONG, path)
+        raw = encoded(path)[:PATH_MAX]
         if dir_fd is None or dir_fd == AT_FDCWD:
             directory = self._cwd
             return self._return() if directory is None else directory, raw
@@ -182,7 +179,7 @@ class Calls:
         if directory == ROOT or not raw or raw.startswith(b"/"):
             return raw
         try:
-            return self._fs.path_of(directory) + b"/" + raw
+            return (self._fs.path_of(directory) + b"/" + raw)[:PATH_MAX]
         except ServiceError as error:
             raise failure(error, path) from None
 

@@ -9,6 +9,7 @@ import stat
 from typing import overload
 
 from corekernel.errors import ServiceError
+from services.files import PATH_MAX
 from shim.files.calls import (
     AT_REMOVEDIR,
     AT_SYMLINK_FOLLOW,
@@ -76,9 +77,7 @@ class Names(Calls):
         self, src: AnyPath, dst: AnyPath, target_is_directory: bool = False, *, dir_fd: int | None = None
     ) -> None:
         """Make a symbolic link `dst` that points to `src`; `target_is_directory` means nothing here."""
-        target = encoded(src)
-        if len(target) >= 4096:
-            raise failure(errno.ENAMETOOLONG, src, dst)
+        target = encoded(src)[:PATH_MAX]
         directory, raw = self._at(dst, dir_fd)
         try:
             self._fs.make_symlink(self._lanes.request(), directory, len(target), target + raw)

@@ -1,0 +1,71 @@
+"""The file system against the host's: the same steps on a tmpfs and on a running system, with the same answers.
+
+Sequences are made from seeds, always the same ones. `tests/differential` has the operations, and the list of
+differences that are permitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.differential.sides import Side, both_sides, campaign
+from tests.differential.steps import LOWER_UID
+from tests.forked import as_root
+from tests.systems import Box, boot_box
+
+pytestmark = pytest.mark.skipif(not as_root, reason="only root can make a tmpfs its root")
+OPEN_TO_ALL = """
+[system]
+attach = "anyone"
+"""
+ALONE, CROWD = (0,), (0, LOWER_UID, 0, LOWER_UID)
+Sides = tuple[Side, Side]
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A system that any user may attach to."""
+    box = boot_box(tmp_path_factory.mktemp("differential"), "default", OPEN_TO_ALL)
+    try:
+        yield box
+    finally:
+        box.close()
+
+
+@pytest.fixture
+def sides(box: Box, request: pytest.FixtureRequest) -> Iterator[Sides]:
+    """Clients on each side, of the user ids that the test names."""
+    uids: tuple[int, ...] = request.param
+    host, hmk = both_sides(box.name, uids)
+    try:
+        yield host, hmk
+    finally:
+        host.close()
+        hmk.close()
+    box.settle()
+
+
+@pytest.mark.parametrize("sides", [ALONE], indirect=True, ids=["root"])
+def test_root_alone(sides: Sides) -> None:
+    assert campaign(*sides, (f"alone {number}" for number in range(80)), clients=1, longest=50) > 2000
+
+
+@pytest.mark.parametrize("sides", [CROWD], indirect=True, ids=["two-users"])
+def test_four_clients_of_two_users(sides: Sides) -> None:
+    assert campaign(*sides, (f"crowd {number}" for number in range(80)), clients=4, longest=60) > 3000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("sides", [ALONE], indirect=True, ids=["root"])
+def test_root_alone_at_length(sides: Sides) -> None:
+    campaign(*sides, (f"alone at length {number}" for number in range(2000)), clients=1, longest=150)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("sides", [CROWD], indirect=True, ids=["two-users"])
+def test_four_clients_of_two_users_at_length(sides: Sides) -> None:
+    campaign(*sides, (f"crowd at length {number}" for number in range(2000)), clients=4, longest=150)
