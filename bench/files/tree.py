@@ -12,10 +12,10 @@ import sysconfig
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.demo_client import readable_files
 from bench.files.cells import make_root, row_of
 from bench.files.operations import WRITE_NEW
 from bench.files.places import HOST, Calls, Place, Session
@@ -27,6 +27,8 @@ from bench.stats import Row
 CASE: Final = "tree-copy"
 HOST_MOUNT: Final = "/host"
 _CHUNK: Final = 1 << 20
+_LARGEST = 16 << 20
+_ADDED = {"site-packages", "dist-packages"}
 
 
 class Tree(NamedTuple):
@@ -50,9 +52,20 @@ class Copied(NamedTuple):
 def library(most: int) -> Tree:
     """Python's standard library, or the first files of it."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path.relative_to(root) for path, _ in readable_files(root)[:most]]
+    files = [path.relative_to(root) for path in islice(_regular_files(root), most)]
     directories = {parent for path in files for parent in path.parents if parent.parts}
     return Tree(str(root), sorted(map(str, directories)), list(map(str, files)))
+
+
+def _regular_files(root: Path) -> Iterator[Path]:
+    """Readable files below a directory, sorted within each; what was added to the library and giants are left out."""
+    for directory, below, names in os.walk(root):
+        below[:] = sorted(set(below) - _ADDED)
+        for name in sorted(names):
+            path = Path(directory, name)
+            regular = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
+            if regular and path.stat().st_size <= _LARGEST:
+                yield path
 
 
 def rows(places: Sequence[Place], plan: Plan) -> Iterator[Row]:
