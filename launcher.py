@@ -41,6 +41,7 @@ more:
   launcher.py compositions default                  what a composition says, as a table
   launcher.py trace --seconds 2 -o trace.json       single calls, for https://ui.perfetto.dev
   launcher.py bench ipc --quick                     latency and throughput beside eight other ways to call
+  launcher.py bench fs --quick                      files, beside the file systems of the host
   launcher.py doctor                                what this host offers, and what is weaker without it
 
 exit status: 0 done; 1 the system is not there, did not come up or refused; 2 a mistake in the command line or in a
@@ -143,12 +144,14 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from bench import ipc
+    from bench import fs, ipc
 
     passed = ["--quick"] if options.quick else []
-    passed += ["--json", str(options.json)] if options.json else []
-    passed += ["--plots", str(options.plots)] if options.plots else []
-    return ipc.main(passed)
+    for name in ("only", "read", "json", "plots", "markdown"):
+        given = getattr(options, name)
+        passed += [f"--{name}", given] if given else []
+    serve = {"ipc": ipc.main, "fs": fs.main}[options.what]
+    return serve(passed)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -239,10 +242,14 @@ def _add_other_commands(commands: Commands) -> None:
     doctor = commands.add_parser("doctor", help="what this host offers, and what is weaker without it")
     doctor.set_defaults(serve=_doctor)
     bench = commands.add_parser("bench", help="measure")
-    bench.add_argument("what", choices=["ipc"], help="ipc: the call, beside other ways to call")
-    bench.add_argument("--quick", action="store_true", help="less time per row")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write one row per line")
-    bench.add_argument("--plots", type=Path, metavar="DIR", help="write plots")
+    what = "ipc: the call, beside other ways to call; fs: files, beside the host's"
+    bench.add_argument("what", choices=["ipc", "fs"], help=what)
+    bench.add_argument("--quick", action="store_true", help="under half a minute, and less exact")
+    bench.add_argument("--only", metavar="CASE,...", help="some cases")
+    bench.add_argument("--read", metavar="FILE", help="report on stored rows, measure nothing")
+    bench.add_argument("--json", metavar="FILE", help="write one row per line")
+    bench.add_argument("--plots", metavar="DIR", help="write plots")
+    bench.add_argument("--markdown", metavar="FILE", help="write a section of docs/benchmarks.md")
     bench.set_defaults(serve=_bench)
     demo = commands.add_parser("demo", help="the demonstration: what `make run` runs")
     demo.set_defaults(serve=_demo)

@@ -1,30 +1,48 @@
-"""The demonstration's program: sends real files to the digest service and checks every answer.
+"""The demonstration's programs: one copies real files into the system, another reads them back and compares.
 
-It runs as an ordinary client under its own user id, and says how far it is as one JSON object per line on standard
-output: first `{"files": N, "bytes": N}` (the work), then `{"done": N, "sent": N, "seconds": S}` now and then, at last
-`{"done": ..., "wrong": [paths], "pid_changes": N, "latency": [[what, p50 ns, p99 ns], ...]}`.
-Only what it can read itself is counted. It knows nothing of the services that die meanwhile: their operations are
-idempotent, so the stub re-issues a call whose service has died.
+Each runs as an ordinary client under a user id of its own, named by the first argument, and says how far it is as one
+JSON object per line on standard output: first `{"files": N, "bytes": N, "source": path, "user": id}` (the work), then
+`{"done": N, "sent": bytes, "seconds": S}` now and then, at last the same with what came of it:
+
+    copy LIBRARY    `digests`: name -> SHA-256 of what was read from the source
+    check           reads that object from standard input; `wrong`, `missing`, `unexpected`: names
+    costs           only `{"calls": [[what, p50 ns, p99 ns], ...], "files": the same}`
+
+They know nothing of the services that die meanwhile. Every file operation carries a number by which the file system
+knows a request that is made again, so each write happens once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import shim
-from bench.stats import summarise
+from bench import demo_costs
+from shim.files import Files
+from shim.shell.places import Host, Place
 
-LARGEST = 16 << 20
-ADDED = frozenset(("site-packages", "dist-packages"))
-REPORT_SECONDS = 0.05
-PID_EVERY = 8
-SAMPLES = 4000
-SAMPLE_SECONDS = 0.6
+TARGET: Final = "/tmp/python"
+ZEROS: Final = "/dev/zero"
+LARGEST: Final = 16 << 20
+MOST_BYTES: Final = 256 << 20  # the device holds 512 MiB
+LEFT_OUT: Final = frozenset(("site-packages", "dist-packages", "__pycache__"))  # added by others, or made of the rest
+REPORT_SECONDS: Final = 0.05
+ASK_EVERY: Final = 8
+
+
+class Found(NamedTuple):
+    """A regular file below some directory."""
+
+    name: str
+    size: int
 
 
 def say(**facts: object) -> None:
@@ -32,77 +50,114 @@ def say(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def readable_files(root: Path) -> list[tuple[Path, int]]:
-    """Every readable regular file of a library, with its size, sorted by path; what was added to it left out."""
-
-    def found() -> Iterator[tuple[Path, int]]:
-        for path in sorted(root.rglob("*")):
-            try:
-                added = not ADDED.isdisjoint(path.parts)
-                if not added and path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST:
-                    path.open("rb").close()
-                    yield path, path.stat().st_size
-            except OSError:
-                continue
-
-    return list(found())
+def library(files: Files, directory: Path) -> Place:
+    """Where the library is read: in the system, if that has the host's directories mounted, else here on the host."""
+    mounted = f"/host{directory}"
+    return Place(files, mounted, mounted) if files.isdir(mounted) else Place(Host(), str(directory), str(directory))
 
 
-def stream(system: shim.System, files: list[tuple[Path, int]]) -> dict[str, object]:
-    """Digest every file through the service and with our own hashlib; what came of it."""
-    wrong: list[str] = []
-    sent = pid_changes = 0
-    began = told = time.monotonic()
-    for done, (path, _) in enumerate(files, 1):
-        data = path.read_bytes()
-        if system.example.digest(data) != hashlib.sha256(data).digest():
-            wrong.append(str(path))
-        if done % PID_EVERY == 0:
-            pid_changes += system.procmgr.getpid() != system.pid
-        sent += len(data)
+def regular_files(top: Place, below: str = "") -> Iterator[Found]:
+    """Every regular file below a directory by its path from there, sorted."""
+    here = top.below(below) if below else top
+    for name in sorted(here.side.listdir(here.path)):
+        path = f"{below}/{name}" if below else name
+        found = here.side.lstat(top.below(path).path)
+        if stat.S_ISDIR(found.st_mode) and name not in LEFT_OUT:
+            yield from regular_files(top, path)
+        elif stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST:
+            yield Found(path, found.st_size)
+
+
+def within(files: Iterator[Found], most: int) -> Iterator[Found]:
+    """The first files that together have no more than so many bytes."""
+    for found in files:
+        most -= found.size
+        if most < 0:
+            return
+        yield found
+
+
+class Meter:
+    """Says how far a program is, and now and then asks the process manager and a device: they die, too.
+
+    Attributes:
+        done, sent: files and bytes so far.
+        misled: whether one of them has given a wrong answer.
+    """
+
+    def __init__(self, system: shim.System) -> None:
+        self.done = self.sent = 0
+        self.misled = False
+        self._system = system
+        self._zeros = system.files.open(ZEROS, "rb", buffering=0) if system.files.exists(ZEROS) else None
+        self._began = self._told = time.monotonic()
+
+    def count(self, size: int) -> None:
+        """One more file."""
+        self.done += 1
+        self.sent += size
+        if self.done % ASK_EVERY == 0:
+            self.misled |= self._system.procmgr.getpid() != self._system.pid
+            self.misled |= self._zeros is not None and self._zeros.read(64) != bytes(64)
         now = time.monotonic()
-        if now - told > REPORT_SECONDS:
-            told = now
-            say(done=done, sent=sent, seconds=now - began)
-    seconds = time.monotonic() - began
-    return {"done": len(files), "sent": sent, "seconds": seconds, "wrong": wrong, "pid_changes": pid_changes}
+        if now - self._told > REPORT_SECONDS:
+            self._told = now
+            self.say()
+
+    def say(self, **more: object) -> None:
+        """How far it is, and more."""
+        say(done=self.done, sent=self.sent, seconds=time.monotonic() - self._began, **more)
 
 
-def sampled(call: Callable[[], object]) -> tuple[float, float]:
-    """Median and 99th percentile of one call, nanoseconds."""
-    for _ in range(50):
-        call()
-    samples: list[int] = []
-    end = time.perf_counter_ns() + int(SAMPLE_SECONDS * 1e9)
-    while len(samples) < SAMPLES and time.perf_counter_ns() < end:
-        before = time.perf_counter_ns()
-        call()
-        samples.append(time.perf_counter_ns() - before)
-    found = summarise(samples)
-    return found.p50_ns, found.p99_ns
+def copy(system: shim.System, directory: Path) -> bool:
+    """Copy the library into the system; whether all went well."""
+    files, source = system.files, library(system.files, directory)
+    wanted = list(within(regular_files(source), MOST_BYTES))
+    say(files=len(wanted), bytes=sum(found.size for found in wanted), source=source.shown, user=os.getuid())
+    meter, digests, made = Meter(system), {}, set[str]()
+    for name, _ in wanted:
+        with source.side.open(source.below(name).path, "rb") as file:
+            data = file.read()
+        parent, _, _ = f"{TARGET}/{name}".rpartition("/")
+        if parent not in made:
+            files.makedirs(parent, exist_ok=True)
+            made.add(parent)
+        with files.open(f"{TARGET}/{name}", "xb", buffering=0) as target:
+            target.write(data)
+        digests[name] = hashlib.sha256(data).hexdigest()
+        meter.count(len(data))
+    meter.say(digests=digests)
+    return not meter.misled
 
 
-def latency(system: shim.System) -> list[tuple[str, float, float]]:
-    """What calls cost from here."""
-    core, example = system.port("core"), system.example
-    small, large = bytes(64), bytes(1 << 20)
-    return [
-        ("null call: the core answers", *sampled(lambda: core.call(0))),
-        ("digest of 64 B: service", *sampled(lambda: example.digest(small))),
-        ("digest of 64 B: hashlib here", *sampled(lambda: hashlib.sha256(small).digest())),
-        ("digest of 1 MiB: service", *sampled(lambda: example.digest(large))),
-        ("digest of 1 MiB: hashlib here", *sampled(lambda: hashlib.sha256(large).digest())),
-    ]
+def check(system: shim.System) -> bool:
+    """Read everything back; whether it is what it was, and nothing else is there."""
+    digests: dict[str, str] = json.load(sys.stdin)
+    top = Place(system.files, TARGET, TARGET)
+    present = list(regular_files(top))
+    say(files=len(present), bytes=sum(found.size for found in present), source=TARGET, user=os.getuid())
+    meter, wrong = Meter(system), []
+    for name, _ in present:
+        with system.files.open(f"{TARGET}/{name}", "rb", buffering=0) as file:
+            data = file.read()
+        if name in digests and hashlib.sha256(data).hexdigest() != digests[name]:
+            wrong.append(name)
+        meter.count(len(data))
+    names = {found.name for found in present}
+    missing, unexpected = sorted(digests.keys() - names), sorted(names - digests.keys())
+    meter.say(wrong=wrong, missing=missing, unexpected=unexpected)
+    return not (wrong or missing or unexpected or meter.misled)
 
 
 def main() -> int:
-    """Stream the directory named on the command line; exit status 1 when a digest was wrong."""
-    files = readable_files(Path(sys.argv[1]))
+    """Run the program named; exit status 1 when something was not as it should be."""
     with shim.attach() as system:
-        say(files=len(files), bytes=sum(size for _, size in files))
-        result = stream(system, files)
-        say(**result, latency=latency(system))
-    return int(bool(result["wrong"] or result["pid_changes"]))
+        if sys.argv[1] == "copy":
+            return int(not copy(system, Path(sys.argv[2])))
+        if sys.argv[1] == "check":
+            return int(not check(system))
+        say(calls=demo_costs.calls(system), files=demo_costs.file_operations(demo_costs.of(system.files), "/tmp"))
+        return 0
 
 
 if __name__ == "__main__":

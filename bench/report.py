@@ -15,7 +15,7 @@ from typing import Any
 from bench.figures import Figure, figures, figures_table
 from bench.stats import PLACEMENTS, SIDES, Row, measured, median_p50, merged, number, size_name
 
-__all__ = ["Figure", "NoPlots", "figures", "figures_table", "plot", "table"]
+__all__ = ["Figure", "NoPlots", "aligned", "case_block", "figures", "figures_table", "plot", "pyplot", "saved", "table"]
 
 LATENCY_CASES = ("null", "echo")
 COLOURS = {
@@ -53,7 +53,7 @@ def table(rows: Sequence[Row]) -> str:
     others = [row for row in rows if row.case not in LATENCY_CASES]
     for bench, case in dict.fromkeys((row.bench, row.case) for row in others):
         rows_of_case = [row for row in others if (row.bench, row.case) == (bench, case)]
-        blocks.append(_case_block(merged(rows_of_case), f"{bench} {case}"))
+        blocks.append(case_block(merged(rows_of_case), f"{bench} {case}"))
     return "\n\n".join(blocks)
 
 
@@ -66,7 +66,7 @@ def _latency_block(rows: Sequence[Row], title: str) -> str:
         marks = _footnotes(mine, notes)
         cells = [_latency_cell(rows, system, size) for size in sizes]
         lines.append([system + marks, *cells])
-    return "\n".join([title, *_aligned(lines), *notes])
+    return "\n".join([title, *aligned(lines), *notes])
 
 
 def _latency_cell(rows: Sequence[Row], system: str, size: int) -> str:
@@ -103,6 +103,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("p50 µs", lambda row: number(row.p50_ns / 1e3) if row.p50_ns else ""),
     ("p99 µs", lambda row: number(row.p99_ns / 1e3) if row.p99_ns else ""),
     ("calls/s", lambda row: number(row.per_s) if row.per_s is not None else ""),
+    ("MB/s", lambda row: number(row.mb_per_s) if row.mb_per_s is not None else ""),
+    ("IPC", lambda row: f"{row.ipc_per_operation:g}" if row.ipc_per_operation is not None else ""),
     ("fairness", lambda row: f"{row.fairness:.2f}" if row.fairness is not None else ""),
     ("CPU µs/call", lambda row: number(row.cpu_us_per_call) if row.cpu_us_per_call is not None else ""),
     ("value", lambda row: f"{number(row.value)} {row.unit or ''}".strip() if row.value is not None else ""),
@@ -110,16 +112,17 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 )
 
 
-def _case_block(rows: Sequence[Row], title: str) -> str:
+def case_block(rows: Sequence[Row], title: str) -> str:
+    """Return a table of rows by the columns that any of them has."""
     shown = [(name, cell) for name, cell in _COLUMNS if any(cell(row) for row in rows)]
     lines = [[name for name, _ in shown], *([cell(row) for _, cell in shown] for row in rows)]
-    return "\n".join([title, *_aligned(lines)])
+    return "\n".join([title, *aligned(lines)])
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns: texts (the first, and a last `note`) to the left, the others to the right."""
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Align columns: texts to the left, by the names in the first line, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = [name in ("system", "side", "placement", "note") for name in lines[0]]
+    left = [name in ("case", "system", "side", "placement", "note") for name in lines[0]]
     return [
         "  " + "  ".join(c.ljust(w) if ll else c.rjust(w) for c, w, ll in zip(line, widths, left, strict=True)).rstrip()
         for line in lines
@@ -133,10 +136,11 @@ class NoPlots(RuntimeError):
     """Matplotlib is not installed; the text says how to get it."""
 
 
-def plot(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
-    """Draw p50 against payload, one panel per placement, as PNG and SVG; one picture per side measured.
+STYLE = {"font.size": 10, "svg.fonttype": "none"}
 
-    The C limits (`raw-*`) are drawn in both pictures, dashed.
+
+def pyplot() -> Any:
+    """Return matplotlib's `pyplot`, for drawing into files.
 
     Raises:
         NoPlots: matplotlib is not installed.
@@ -148,6 +152,18 @@ def plot(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
         from matplotlib import pyplot
     except ImportError as error:
         raise NoPlots("plots need matplotlib: pip install 'hmk[bench]'") from error
+    return pyplot
+
+
+def plot(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
+    """Draw p50 against payload, one panel per placement, as PNG and SVG; one picture per side measured.
+
+    The C limits (`raw-*`) are drawn in both pictures, dashed.
+
+    Raises:
+        NoPlots: matplotlib is not installed.
+    """
+    drawing = pyplot()
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     paths = []
     for side in SIDES:
@@ -155,15 +171,15 @@ def plot(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
         mine = [row for row in rows if row.side == side and row not in limits] + limits
         mine = [row for row in mine if row.case in LATENCY_CASES and row.n > 0]
         if any(row.side == side for row in mine):
-            paths += _picture(pyplot, mine, side, Path(out_dir) / f"ipc-{side}")
+            paths += _picture(drawing, mine, side, Path(out_dir) / f"ipc-{side}")
     return paths
 
 
-def _picture(pyplot: Any, rows: Sequence[Row], side: str, stem: Path) -> list[Path]:
+def _picture(drawing: Any, rows: Sequence[Row], side: str, stem: Path) -> list[Path]:
     names = [name for name in PLACEMENTS if any(row.placement == name for row in rows)]
     sizes = sorted({row.payload_bytes for row in rows})
-    with pyplot.rc_context({"font.size": 10, "svg.fonttype": "none"}):
-        picture, axes = pyplot.subplots(
+    with drawing.rc_context(STYLE):
+        picture, axes = drawing.subplots(
             1,
             len(names),
             figsize=(4.1 * len(names) + 1.9, 4.6),
@@ -180,10 +196,15 @@ def _picture(pyplot: Any, rows: Sequence[Row], side: str, stem: Path) -> list[Pa
         picture.legend(legend, order, loc="outside right center", frameon=False)
         language = {"c": "C", "python": "Python"}[side]
         picture.suptitle(f"A call and its reply between two {language} processes (lower is better)", x=0.02, ha="left")
-        paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-        for path in paths:
-            picture.savefig(path, dpi=150)
-        pyplot.close(picture)
+        return saved(drawing, picture, stem)
+
+
+def saved(drawing: Any, picture: Any, stem: Path) -> list[Path]:
+    """Write a picture as PNG and SVG and let go of it; the files."""
+    paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for path in paths:
+        picture.savefig(path, dpi=150)
+    drawing.close(picture)
     return paths
 
 

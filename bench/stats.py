@@ -61,6 +61,8 @@ class Row:
         value: a measured quantity, or the index of a repeated run.
         cpu_us_per_call: CPU time used by both sides, microseconds per call.
         note: what a reader must know to judge the row.
+        mb_per_s: 1,000,000 bytes of contents per second, all clients together.
+        ipc_per_operation: calls to services that one operation takes, counted.
     """
 
     bench: str
@@ -80,6 +82,8 @@ class Row:
     value: float | None = None
     cpu_us_per_call: float | None = None
     note: str | None = None
+    mb_per_s: float | None = None
+    ipc_per_operation: float | None = None
 
     def timed(self, samples: Sequence[int]) -> Row:
         """Return this row with `n` and the times of `samples` (nanoseconds, not empty)."""
@@ -227,7 +231,30 @@ def median_p50(rows: Iterable[Row], **fields: object) -> float | None:
     return statistics.median(found) if found else None
 
 
+def one(rows: Iterable[Row], field: str, **fields: object) -> float | None:
+    """Return the median of a field over the measured rows that match and have it; None when there is none."""
+    found = measured(rows, field, **fields)
+    return statistics.median(found) if found else None
+
+
+def ratio(rows: Sequence[Row], field: str, where: Mapping[str, object], ours: str, theirs: str) -> float | None:
+    """Return our figure over theirs, round by round; None when one of them was not measured."""
+    mine, other = (measured(rows, field, system=system, **where) for system in (ours, theirs))
+    if not mine or not other:
+        return None
+    if len(mine) != len(other):
+        divisor = statistics.median(other)
+        return statistics.median(mine) / divisor if divisor else None
+    return statistics.median(a / b for a, b in zip(mine, other, strict=True))
+
+
 _IDENTITY = ("bench", "case", "system", "side", "placement", "payload_bytes", "clients", "unit")
+
+
+_MEASURED = (
+    *("p50_ns", "p99_ns", "mean_ns", "per_s", "fairness", "value"),
+    *("cpu_us_per_call", "mb_per_s", "ipc_per_operation"),
+)
 
 
 def merged(rows: Iterable[Row]) -> list[Row]:
@@ -244,7 +271,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
 
 def _median_row(rows: Sequence[Row]) -> Row:
     fields: dict[str, Any] = {}
-    for name in ("p50_ns", "p99_ns", "mean_ns", "per_s", "fairness", "value", "cpu_us_per_call"):
+    for name in _MEASURED:
         values = [value for row in rows if (value := getattr(row, name)) is not None]
         fields[name] = statistics.median(values) if values else None
     notes = {row.note for row in rows}

@@ -20,12 +20,13 @@ from corekernel.interface import copied
 from corekernel.port import Caller
 from corekernel.process_table import ProcessTable
 from corekernel.spawned import SpawnError
-from services.stubs.core import CoreServer, UsageResult
+from services.stubs.core import CoreServer, SerialReadResult, UsageResult
 
 if TYPE_CHECKING:
     from corekernel.clients import Client
     from corekernel.kernel import Kernel
 
+CONSOLE = "console"
 MAX_SERIAL_READ = 3500
 WORD = 8
 
@@ -103,12 +104,31 @@ class CoreService(CoreServer):
         """See the interface."""
         return self._kernel.serial.write(copied(data))
 
-    def serial_read(self, caller: Caller, limit: int) -> bytes:
+    def serial_read(self, caller: Caller, position: int, limit: int, known: int) -> SerialReadResult:
         """See the interface."""
+        self._only_console(caller)
         if limit == 0:
             raise ServiceError(errno.EINVAL, "a read of nothing")
-        serial = self._kernel.serial
-        return serial.readable.wait_for(caller, lambda: serial.take(min(limit, MAX_SERIAL_READ)))
+        serial, most = self._kernel.serial, min(limit, MAX_SERIAL_READ)
+        try:
+            typed = serial.readable.wait_for(caller, lambda: serial.read(position, most, known))
+        except ValueError as error:
+            raise ServiceError(errno.EINVAL, str(error)) from error
+        return SerialReadResult(typed.start, typed.window, typed.ended, typed.data)
+
+    def console_write(self, caller: Caller, position: int, data: memoryview) -> None:
+        """See the interface."""
+        self._only_console(caller)
+        try:
+            self._kernel.serial.write_at(position, copied(data))
+        except ValueError as error:
+            raise ServiceError(errno.EINVAL, str(error)) from error
+
+    def _only_console(self, caller: Caller) -> None:
+        """Refuse everyone but the service that has the console."""
+        services = self._kernel.composition.services
+        holder = next((service.name for service in services if CONSOLE in service.devices), "nobody")
+        self._only(caller, holder)
 
     # ---- tokens
 
@@ -163,7 +183,11 @@ class CoreService(CoreServer):
         self._only(caller, "procmgr")
         if number > 64:
             raise ServiceError(errno.EINVAL, f"no signal {number}")
-        if not self._kernel.loop.ask(lambda: self._kernel.programs.signal(process, number)):
+        try:
+            sent = self._kernel.loop.ask(lambda: self._kernel.programs.signal(process, number))
+        except OSError as error:  # EINVAL: it attached from outside of the core's pid namespace
+            raise ServiceError(errno.EPERM, f"process {process} is out of reach") from error
+        if not sent:
             raise ServiceError(errno.ESRCH, f"no process {process}")
 
     def set_rlimit(self, caller: Caller, process: int, kind: int, soft: int, hard: int) -> None:

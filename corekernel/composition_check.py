@@ -107,7 +107,7 @@ class _Check:
         self.report.add(self.removed[kind, name], text, f"state {path[-1]} in this file too")
 
     def device_lists(self) -> None:
-        """Every device listed is there, and a RAM device is one service's alone."""
+        """Every device listed is there; memory and the console, whose input is consumed, are one service's alone."""
         owners: dict[str, str] = {}
         for service in self.services.values():
             path, what = ("service", service.name, "devices"), f"devices of {service.name}"
@@ -118,10 +118,11 @@ class _Check:
                 elif device is None:
                     mend = did_you_mean(name, self.devices) if self.devices else f"add a [device.{name}] table"
                     self.wrong(path, f"{what} names {name}, which is no device here", mend)
-                elif device.kind is DeviceKind.RAM and owners.setdefault(name, service.name) != service.name:
+                elif device.kind is not DeviceKind.MEMORY and owners.setdefault(name, service.name) != service.name:
                     text = f"{what} names {name}, which is {owners[name]}'s"
-                    self.wrong(path, text, "memory belongs to one service: take it out of one of them")
-            if (count := list(owners.values()).count(service.name)) > MAX_RAM_DEVICES:
+                    self.wrong(path, text, "it belongs to one service: take it out of one of them")
+            known = [self.devices[name] for name in service.devices if name in self.devices]
+            if (count := sum(device.kind is DeviceKind.RAM for device in known)) > MAX_RAM_DEVICES:
                 self.wrong(path, f"{what} names {count} devices of memory", f"keep to {MAX_RAM_DEVICES}")
 
     def placement(self, service: Service) -> None:

@@ -9,7 +9,7 @@ Invariants of a loaded composition:
 * services of one group share one class, and so one process; an IC1 service has a process to itself, and so has one
   that may read host directories;
 * a CPU with a poller is dedicated: no other service is placed on it;
-* every device that a service lists is defined; a device of memory is listed by at most one service.
+* every device that a service lists is defined; one of memory, and the console, by at most one.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from corekernel.supervisor import Instance, ServiceProcess
 
 Request = Callable[["Client", Message, list[int]], None]
-LOG_CHUNK = 12 << 10
+LOG_CHUNK = 10 << 10  # each byte may take six in the message
 SHOWN_CLIENTS = 200
 
 
@@ -171,8 +171,15 @@ class Owner:
         self._kernel.clients.answer(client, message, {"text": text, "position": position - len(data) + len(part)})
 
     def _input(self, client: Client, message: Message, fds: list[int]) -> None:
-        """Type at the console."""
-        taken = self._kernel.serial.feed(str(message["text"]).encode(), bool(message.get("end", False)))
+        """Type at the console: `text` is bytes, those that are no UTF-8 as lone surrogates (PEP 383).
+
+        `window`, if given, is the size of the window there: rows and columns. Answers with how many bytes were taken.
+        """
+        if "window" in message:
+            rows, columns = (min(max(0, int(size)), 0xFFFF) for size in message["window"])
+            self._kernel.serial.resize(rows, columns)
+        data = str(message["text"]).encode("utf-8", "surrogateescape")
+        taken = self._kernel.serial.feed(data, bool(message.get("end", False)))
         self._kernel.clients.answer(client, message, {"taken": taken})
 
     # ---- doing

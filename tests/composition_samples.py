@@ -24,6 +24,7 @@ interface = "a_interface"
 placement = "poller 1"
 calls = ["core", "b"]
 clients = [1000]
+host_paths = ["/", "/usr/x.y", "@python"]
 
 [service.b]
 after = ["a"]
@@ -50,7 +51,7 @@ fast = true
 [service.c]
 group = "pair"
 clients = false
-devices = ["console"]
+devices = ["null"]
 
 [device.disk0]
 kind = "ram"
@@ -159,7 +160,7 @@ MISTAKES = [
     (
         "[device.x]\nkind = 'ram'\n[service.a]\ndevices = ['x']\n[service.b]\ndevices = ['x']\n",
         6,
-        "devices of b names x, which is a's; memory belongs to one service",
+        "devices of b names x, which is a's; it belongs to one service",
     ),
     (
         "[service.a]\n" + "".join(f"[device.d{number}]\nkind = 'ram'\n" for number in range(65)),
@@ -217,6 +218,16 @@ MISTAKES = [
         7,
         "group g after b after group g, and a group starts as one",
     ),
+    # host directories
+    ("[service.a]\nhost_paths = '/usr'\n", 2, "host_paths must be an array of strings"),
+    ("[service.a]\nhost_paths = ['/usr', '/usr']\n", 2, 'host_paths names "/usr" twice'),
+    *(
+        (f"[service.a]\n\nhost_paths = ['{path}']\n", 3, "not an absolute path in its shortest form")
+        for path in ("usr", "", "/usr/", "//", "/usr//lib", "/usr/.", "/./usr", "/usr/../etc", "/..", "@Python", "~")
+    ),
+    ('[service.a]\nhost_paths = ["/a\\u0000b"]\n', 2, "not an absolute path"),
+    ("[service.a]\nclass = 'IC0'\nhost_paths = ['/usr']\n", 3, "nothing would enforce them"),
+    ("[service.a]\ngroup = 'g'\nhost_paths = ['/usr']\n", 3, "which the whole group would get"),
     # classes and placement
     ("[service.a]\nplacement = 'poller 1'\n", 2, "only IC1 has a poller"),
     ("[service.a]\nclass = 'IC1'\ngroup = 'g'\n", 3, "is IC1 and in a group"),

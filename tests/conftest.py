@@ -10,19 +10,43 @@ Two checks follow every test:
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from corekernel import namespaces
+from corekernel import boot, composition, namespaces
 from tests.callers import MEGABYTE
 from tests.residue import Residue, no_residue
 from tests.systems import FAULTY, Boots, Box, boot_box, living
 
 CONSOLE_SHOWN = 4000
-SERVICES_LEFT_ALONE = ("faulty", "echo", "cecho", "chain_a", "chain_b", "chain_c", "procmgr", "memmgr", "example")
+SERVICES_LEFT_ALONE = (
+    "faulty",
+    "echo",
+    "cecho",
+    "chain_a",
+    "chain_b",
+    "chain_c",
+    "procmgr",
+    "memmgr",
+    "devmgr",
+    "example",
+)
+
+
+def pytest_collection_finish() -> None:
+    """Do once what every system would do at its boot, for it is a fork of this process.
+
+    It imports its services, and goes through all objects that it has of us, a hundred megabytes, for garbage.
+    """
+    for name in boot.preload_modules(composition.load("bench")):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

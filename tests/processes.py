@@ -22,6 +22,8 @@ Facts = dict[str, Any]
 PATIENCE = 20.0
 SETTLE_SECONDS = 10.0
 _FUTEX = "202"
+_WALL = 0x40000000
+_STAT_BYTES = 4096  # more than a line of /proc/PID/stat has; this is read for every process, before and after each test
 
 
 def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
@@ -39,10 +41,15 @@ def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T
 def stat_of(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the state on (state, ppid, ...); None when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
-    return text.rpartition(")")[2].split()
+    try:
+        return os.read(fd, _STAT_BYTES).rpartition(b")")[2].decode().split()
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def alive(pid: int) -> bool:
@@ -83,6 +90,15 @@ def stopped(pid: int) -> bool:
     """Whether every thread of a process has obeyed SIGSTOP."""
     states = [Path(path).read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(state == "T" for state in states)
+
+
+def childless() -> bool:
+    """Whether this process has no child of any kind, zombies included; a subreaper then has no descendant at all."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+    except ChildProcessError:
+        return True
+    return False
 
 
 # ---- client processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corekernel import host_paths
 from corekernel.composition import (
     COMPOSITIONS,
     AttachKind,
@@ -62,6 +64,7 @@ def test_every_key_reaches_its_field(tmp_path: Path) -> None:
         placement=Placement(PlacementKind.POLLER, 1),
         calls=("core", "b"),
         clients=(1000,),
+        host_paths=("/", "/usr/x.y", "@python"),
     )
     assert composition.service("b") == Service(
         name="b",
@@ -91,6 +94,17 @@ def test_every_key_reaches_its_field(tmp_path: Path) -> None:
 def test_a_c_service_has_small_stacks_unless_told_otherwise(tmp_path: Path) -> None:
     text = '[service.a]\nlanguage = "c"\n[service.b]\nlanguage = "c"\npool.stack_kib = 32\n'
     assert [service.pool.stack_kib for service in parse(tmp_path, text).services] == [64, 32]
+
+
+def test_python_stands_for_the_standard_library_and_each_directory_is_there_once(tmp_path: Path) -> None:
+    stdlib = sysconfig.get_path("stdlib")
+    listed = host_paths.expand(["/usr", host_paths.PYTHON, stdlib])
+    assert listed[:2] == ("/usr", stdlib)
+    assert sysconfig.get_path("platstdlib") in listed
+    assert len(set(listed)) == len(listed)
+    said: list[str] = []
+    assert host_paths.present(["/usr", str(tmp_path / "none"), __file__], said.append) == ("/usr",)
+    assert [text.split()[0] for text in said] == [str(tmp_path / "none"), __file__]
 
 
 def test_services_share_a_process_by_group_and_ic0_lives_in_the_core(tmp_path: Path) -> None:
@@ -266,7 +280,9 @@ def test_shipped_compositions_load_fit_one_page_and_describe_themselves(name: st
 def test_shipped_compositions_isolate_as_their_names_say() -> None:
     classes = {name: {service.isolation for service in load(name).services} for name in ("default", "isolated")}
     assert classes == {"default": {Isolation.IC2}, "isolated": {Isolation.IC2}}
-    assert {service.isolation for service in load("monolith").services} == {Isolation.IC0}
+    monolith = {service.name: service.isolation for service in load("monolith").services}
+    assert monolith.pop("hostfs") is Isolation.IC2, "what it may read is enforced on a process of its own"
+    assert set(monolith.values()) == {Isolation.IC0}
     alone = [service.process for service in load("isolated").services]
     assert len(alone) == len(set(alone))
 
@@ -276,6 +292,8 @@ def test_the_default_grants_only_the_calls_it_lists() -> None:
     assert composition.prebind == ("procmgr", "memmgr")
     calls = {name: composition.service(name).calls for name in ("memmgr", "procmgr", "example")}
     assert calls == {"memmgr": ("core",), "procmgr": ("core", "memmgr"), "example": ()}
+    assert {service.name for service in composition.services if service.host_paths} == {"hostfs"}
+    assert composition.service("hostfs").clients is False
 
 
 def test_isolated_never_gives_more_than_default() -> None:
@@ -283,6 +301,7 @@ def test_isolated_never_gives_more_than_default() -> None:
     for service in tight.services:
         other = usual.service(service.name)
         assert service.calls == other.calls
+        assert service.host_paths == other.host_paths
         assert service.memory_mib < other.memory_mib
         assert service.pool.limit < other.pool.limit
         assert service.handler_limit_ms < other.handler_limit_ms
@@ -309,14 +328,15 @@ def test_explain_shows_every_service_on_a_line_of_its_own(tmp_path: Path) -> Non
         ["device", "kind", "size", "services"],
         ["disk0", "ram", "8", "MiB", "b"],
         ["net:1", "ram", "256", "MiB", "b"],
-        ["console", "serial", "-", "b,", "c"],
-        ["null", "memory", "-", "-"],
+        ["console", "serial", "-", "b"],
+        ["null", "memory", "-", "c"],
     ]
     assert head.split() == ["service", "class", "process", "placement", "calls", "clients", "pool"]
     assert a.startswith("a        IC1    a        poller 1   core, b  1000")
     assert b.split()[:5] == ["b", "IC2", "pair", "cpu", "0"]
     assert b.endswith("1 (1..2, reserve 1, limit 8) x 128 KiB")
     assert " none " in c
+    assert "host      a reads /, /usr/x.y, @python" in lines
 
 
 def test_the_example_of_the_readme_loads(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import errno
 import mmap
 import os
 import select
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,141 @@ def test_every_attack_is_refused(privilege: tuple[Confinement, bool], landlock: 
         os.kill(victim, signal.SIGKILL)
         os.waitpid(victim, 0)
         os.close(page)
+
+
+@pytest.fixture
+def exported() -> Iterator[Path]:
+    """A directory that a confined process may read, beside one that it may not."""
+    base = Path(tempfile.mkdtemp(prefix="hmk-exported-"))  # not pytest's own: that is closed to other user ids
+    base.chmod(0o755)
+    for name in ("open", "secret"):
+        (base / name).mkdir()
+        (base / name / "file").write_text(name)
+    (base / "open/out").symlink_to(base / "secret/file")
+    (base / "open/outside").symlink_to(base / "secret")
+    (base / "open/program").write_text("#!/bin/true\n")
+    (base / "open/program").chmod(0o777)
+    (base / "open").chmod(0o777)
+    (base / "open/file").chmod(0o666)
+    yield base / "open"
+    shutil.rmtree(base)
+
+
+def test_a_process_that_reads_host_directories_gains_nothing_but_a_look(
+    privilege: tuple[Confinement, bool], exported: Path
+) -> None:
+    wanted, unprivileged = privilege
+    wanted = Confinement(uid=wanted.uid, host_paths=(str(exported),))
+    page = os.memfd_create("page")
+    os.ftruncate(page, 4096)
+    core = os.getpid()
+    try:
+        results = confined(wanted, lambda: attempt_all(core, core, page), unprivileged)
+    finally:
+        os.close(page)
+    # Landlock does not keep it from looking at what it may not open: docs/isolation.md.
+    assert {name: result for name, result in results.items() if result != "EPERM"} == {"stat": "allowed"}
+
+
+def opens(path: Path | str, flags: int = 0, directory: int | None = None) -> str:
+    """What becomes of opening a path with flags that the filter can let pass."""
+    return outcome(lambda: os.close(os.open(path, flags | os.O_NOFOLLOW, dir_fd=directory)))
+
+
+def reads(exported: Path) -> dict[str, str]:
+    held = os.open(exported, os.O_PATH | os.O_NOFOLLOW)
+    return {
+        "open": opens(exported / "file"),
+        "list": outcome(lambda: os.listdir(os.open(exported, os.O_RDONLY | os.O_NOFOLLOW))),
+        "open held": opens("file", directory=held),
+        "link": outcome(lambda: os.readlink("out", dir_fd=held)),
+    }
+
+
+def trespasses(exported: Path, core: int) -> dict[str, str]:
+    """Attempts to get at what is not exported, by flags and calls that the filter lets pass."""
+    held = os.open(exported, os.O_PATH | os.O_NOFOLLOW)
+    outside = exported.parent / "secret"
+    return {
+        "beside": opens(outside / "file"),
+        "list beside": opens(outside, os.O_DIRECTORY),
+        "up": opens("../secret/file", directory=held),
+        "above": opens("..", os.O_DIRECTORY, held),
+        "by a link of a directory": opens(exported / "outside/file"),
+        "by a link, held": opens("outside/file", directory=held),
+        "root": opens("/", os.O_DIRECTORY),
+        "passwords": opens("/etc/passwd"),
+        "own maps": opens("/proc/self/maps"),
+        "own memory": opens("/proc/self/mem"),
+        "processes": opens("/proc", os.O_DIRECTORY),
+        "of the core": opens(f"/proc/{core}/environ"),
+        "own descriptors": opens("/proc/self/fd", os.O_DIRECTORY),
+        "devices": opens("/dev/null"),
+        "kernel": opens("/sys", os.O_DIRECTORY),
+    }
+
+
+def writes(exported: Path) -> dict[str, str]:
+    """Attempts to change what is exported, though the host's permissions allow it."""
+    file = exported / "file"
+    held = os.open(exported, os.O_PATH | os.O_NOFOLLOW)
+    return {
+        **{
+            f"flags {flags:#o}": opens(file, flags)
+            for flags in (os.O_WRONLY, os.O_RDWR, 3, os.O_CREAT, os.O_TRUNC, os.O_APPEND, os.O_SYNC, os.O_NOATIME)
+        },
+        "create": opens(exported / "new", os.O_CREAT | os.O_EXCL | os.O_WRONLY),
+        "nameless": opens(exported, os.O_TMPFILE | os.O_RDWR),
+        "follow": outcome(lambda: os.open(exported / "out", os.O_RDONLY)),
+        "truncate": outcome(lambda: os.truncate(file, 0)),
+        "unlink": outcome(lambda: os.unlink("file", dir_fd=held)),
+        "rename": outcome(lambda: os.rename("file", "other", src_dir_fd=held, dst_dir_fd=held)),
+        "link": outcome(lambda: os.link("file", "other", src_dir_fd=held, dst_dir_fd=held)),
+        "symlink": outcome(lambda: os.symlink("file", "other", dir_fd=held)),
+        "mkdir": outcome(lambda: os.mkdir("other", dir_fd=held)),
+        "mknod": outcome(lambda: os.mknod("other", dir_fd=held)),
+        "chmod": outcome(lambda: os.chmod(file, 0o777)),
+        "times": outcome(lambda: os.utime(file)),
+        "attribute": outcome(lambda: os.setxattr(file, "user.x", b"")),
+        "change directory": outcome(lambda: os.fchdir(held)),
+        "execute": outcome(lambda: os.execv(exported / "program", ["program"])),
+        "watch": outcome(lambda: namespaces.syscall(253)),
+        "openat2": outcome(lambda: namespaces.syscall(437, held, 0, 0, 24)),
+        "handle": outcome(lambda: namespaces.syscall(304, held, 0, 0)),
+    }
+
+
+def test_host_directories_can_be_read_and_nothing_beside_them(
+    privilege: tuple[Confinement, bool], exported: Path
+) -> None:
+    wanted, unprivileged = privilege
+    wanted = Confinement(uid=wanted.uid, host_paths=(str(exported), "/no/such/directory"))
+    core = os.getpid()
+    found = confined(wanted, lambda: [reads(exported), trespasses(exported, core), writes(exported)], unprivileged)
+    assert set(found[0].values()) == {"allowed"}
+    if confine.landlock_abi():
+        assert set(found[1].values()) == {"EACCES"}
+    assert {name: result for name, result in found[2].items() if result != "EPERM"} == {}
+    assert (exported / "file").read_text() == "open"
+
+
+def test_landlock_alone_lets_exported_files_be_read_but_not_written_or_executed(exported: Path) -> None:
+    if not confine.landlock_abi():
+        return
+
+    def body() -> list[str]:
+        file, program = exported / "file", exported / "program"
+        return [
+            outcome(lambda: os.close(os.open(file, os.O_RDONLY))),
+            outcome(lambda: os.open(file, os.O_WRONLY)),
+            outcome(lambda: os.open(exported / "new", os.O_CREAT | os.O_WRONLY)),
+            outcome(lambda: os.open(exported / "out", os.O_RDONLY)),
+            outcome(lambda: os.unlink(file)),
+            outcome(lambda: os.execv(program, ["program"])),
+        ]
+
+    wanted = Confinement(uid=UID if as_root else None, seccomp="none", host_paths=(str(exported),))
+    assert confined(wanted, body) == ["allowed"] + ["EACCES"] * 5
 
 
 def test_the_attacks_do_succeed_without_confinement() -> None:

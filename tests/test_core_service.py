@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import shim
-from corekernel.errors import DeadlineExceeded, ServiceError
+from corekernel.errors import CallError, DeadlineExceeded, ServiceError
 from corekernel.process_table import RECORD_BYTES
 from tests.processes import Tell, in_futex, until
 from tests.systems import Box, boot_box
 from tests.test_procmgr import refusal
 
 MS = 1_000_000
+HOLDER = """
+[service.devmgr]
+remove = true
+[service.agent]
+module = "tests.agent"
+interface = "bench_echo"
+calls = ["core"]
+devices = ["console"]
+"""
 
 
 @pytest.fixture(scope="module", params=["default", "monolith"])
 def _plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    box = boot_box(tmp_path_factory.mktemp("plain"), request.param, "")
+    box = boot_box(tmp_path_factory.mktemp("plain"), request.param, HOLDER)
     try:
         yield box
     finally:
@@ -193,25 +204,97 @@ def test_what_is_written_is_in_the_log(system: shim.System, _plain: Box) -> None
     assert system.core.serial_write(bytes(64 << 10)) == 64 << 10
 
 
-def test_a_read_waits_for_input_and_takes_no_more_than_asked(system: shim.System) -> None:
-    got: list[bytes] = []
-    reading = threading.Thread(target=lambda: got.append(system.core.serial_read(5)))
+class Holder:
+    """The service that has the console, as a reader that begins at the end of what was typed before."""
+
+    def __init__(self, system: shim.System) -> None:
+        self.system = system
+        self.position = self.window = 0
+        system.ask("input", text="<")
+        while not (text := self.read(3500)[3]).endswith("<"):
+            self.position += len(text)
+        self.position += len(text)
+
+    def tell(self, **wanted: Any) -> Any:
+        return json.loads(bytes(self.system.client("agent").echo(json.dumps(wanted).encode())))
+
+    def read(self, limit: int) -> Any:
+        """Start, window, whether it has ended, text."""
+        found = self.tell(do="read", position=self.position, limit=limit, known=self.window)
+        if "error" not in found:
+            self.position, self.window = found[0], found[1]
+        return found
+
+
+def test_a_read_of_the_console_waits_for_input_and_takes_no_more_than_asked(system: shim.System) -> None:
+    holder = Holder(system)
+    start = holder.position
+    got: list[Any] = []
+    reading = threading.Thread(target=lambda: got.append(holder.read(5)))
     reading.start()
     until(lambda: in_futex(reading.native_id or 0), "the thread waits")
     assert system.ask("input", text="hello, world")["taken"] == 12
     reading.join(10)
-    assert got == [b"hello"]
-    assert system.core.serial_read(1 << 40) == b", world"
-    assert refusal(system.core.serial_read, 0) == "EINVAL"
+    assert got == [[start, 0, False, "hello"]]
+    holder.position += 5
+    assert holder.read(1 << 40) == [start + 5, 0, False, ", world"]
+
+
+def test_input_is_kept_until_it_is_read_past(system: shim.System) -> None:
+    holder = Holder(system)
+    start = holder.position
+    system.ask("input", text="twice")
+    assert holder.read(10)[3] == "twice" == holder.read(10)[3]
+    holder.position += 2
+    assert holder.read(10)[::3] == [start + 2, "ice"]
+    holder.position -= 2
+    assert holder.read(10)[::3] == [start + 2, "ice"]
+    for position, limit in ((start + 6, 10), ((1 << 64) - 1, 10), (start + 2, 0)):
+        holder.position = position
+        assert holder.read(limit) == {"error": "ServiceError", "errno": errno.EINVAL}
+
+
+def test_input_is_bytes_and_the_window_s_size_comes_with_it(system: shim.System) -> None:
+    holder = Holder(system)
+    raw = bytes(range(256))
+    system.ask("input", text=raw.decode("utf-8", "surrogateescape"))
+    assert holder.read(3500)[3].encode("utf-8", "surrogateescape") == raw
+    holder.position += len(raw)
+    system.ask("input", text="", window=[24, 80])
+    assert holder.read(3500)[1:] == [80 << 16 | 24, False, ""]
+    with pytest.raises(CallError):
+        system.ask("input", text="\ud800")
+    with pytest.raises(CallError):
+        system.ask("input", text="", window=["x", 1])
+    system.ask("input", text="", window=[0, 0])
+    assert holder.read(3500)[1] == 0
 
 
 def test_input_beyond_what_the_console_holds_is_not_taken(system: shim.System) -> None:
+    holder = Holder(system)
+    holder.tell(do="read", position=holder.position, limit=0, known=0)
     taken = sum(int(system.ask("input", text="x" * 10_000)["taken"]) for _ in range(10))
-    assert taken == 64 << 10
+    assert (64 << 10) - 3500 <= taken <= 64 << 10
     read = 0
     while read < taken:
-        read += len(system.core.serial_read(1 << 20))
+        count = len(holder.read(1 << 20)[3])
+        holder.position, read = holder.position + count, read + count
     assert read == taken
+
+
+def test_what_the_console_s_holder_writes_again_is_not_shown_again(system: shim.System, _plain: Box) -> None:
+    holder, mark = Holder(system), f"mark {now()}"
+    reached = next(n for n in range(1 << 20) if holder.tell(do="console", position=n, text="") is not None) - 1
+    for position, text in ((reached, f"{mark} one "), (reached, f"{mark} one two "), (reached, f"{mark} o")):
+        assert holder.tell(do="console", position=position, text=text) is None
+    assert holder.tell(do="console", position=reached + 100, text="")["errno"] == errno.EINVAL
+    assert _plain.log().count(mark) == 1
+    assert f"{mark} one two " in _plain.log()
+
+
+def test_only_the_service_that_has_the_console_reads_it(system: shim.System) -> None:
+    assert refusal(system.core.serial_read, 0, 10, 0) == "EPERM"
+    assert refusal(system.core.console_write, 0, b"forged") == "EPERM"
 
 
 # ---- token writes

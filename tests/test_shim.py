@@ -173,8 +173,9 @@ def test_a_killed_client_leaves_nothing(box: Box) -> None:
 def test_services_in_the_core_are_the_core(system: Boots) -> None:
     box = system("monolith", ECHO.format(isolation="IC0"))
     status = box.status()
-    assert [p["name"] for p in status["processes"]] == ["core"]
-    assert {s["name"] for s in status["processes"][0]["services"]} == {"core", "memmgr", "procmgr", "example", "echo"}
+    assert [p["name"] for p in status["processes"]] == ["core", "hostfs"]
+    together = {s["name"] for s in status["processes"][0]["services"]}
+    assert together == {"core", "memmgr", "procmgr", "devmgr", "fs", "example", "echo"}
     system_ = box.attach()
     core_calls = box.service("core")["totals"]["calls"]
     assert system_.procmgr.wait(system_.spawn(["/bin/true"])) == 0

@@ -3,64 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pty
-import select
-import signal
+import struct
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import shim
 from corekernel import boot
+from services.devmgr import console as ioctl
+from services.devmgr.termios import Termios
 from tests.processes import alive, stat_of, until
-from tests.systems import system_name
+from tests.systems import CALL_SECONDS, system_name
+from tests.terminals import Terminal, terminal
+from tests.test_devmgr import AGENT, Client
 
-PATIENCE = 40.0
 SESSION, TERMINAL = 3, 4  # fields of /proc/PID/stat, as `stat_of` gives them
 
 
-@dataclass
-class Shell:
-    """A shell on a terminal of its own."""
-
-    pid: int
-    master: int
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def read_until(self, wanted: str) -> None:
-        seen = ""
-        give_up = time.monotonic() + PATIENCE
-        while wanted not in seen:
-            assert select.select([self.master], [], [], max(0.0, give_up - time.monotonic()))[0], seen
-            seen += os.read(self.master, 65536).decode(errors="replace")
-
-    def hang_up(self) -> None:
-        if self.master >= 0:
-            os.close(self.master)
-            self.master = -1
-
-
 @pytest.fixture
-def shell() -> Iterator[Shell]:
-    pid, master = pty.fork()
-    if pid == 0:
-        os.execv("/bin/sh", ["sh"])
-    shell = Shell(pid, master)
-    yield shell
-    shell.hang_up()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+def shell() -> Iterator[Terminal]:
+    with terminal(["/bin/sh"]) as made:
+        yield made
 
 
 @contextlib.contextmanager
-def detached(shell: Shell) -> Iterator[str]:
+def detached(shell: Terminal) -> Iterator[str]:
     """A system that `up -d` left behind on that terminal."""
     name = system_name()
     shell.type(f"{sys.executable} {boot.ROOT}/launcher.py up -d --name {name} && echo it is''up\n")
@@ -79,7 +49,7 @@ def pids_of(name: str) -> list[int]:
     return [status["keeper_pid"], status["core_pid"], *(int(p["pid"]) for p in status["processes"] if p["pid"])]
 
 
-def test_a_system_is_in_its_terminal_s_session_without_having_the_terminal(shell: Shell) -> None:
+def test_a_system_is_in_its_terminal_s_session_without_having_the_terminal(shell: Terminal) -> None:
     with detached(shell) as name:
         pids = pids_of(name)
         stats = [stat_of(pid) for pid in pids]
@@ -89,7 +59,7 @@ def test_a_system_is_in_its_terminal_s_session_without_having_the_terminal(shell
             assert (int(stat[SESSION]), int(stat[TERMINAL])) == (shell.pid, 0)
 
 
-def test_a_detached_system_outlives_its_terminal(shell: Shell) -> None:
+def test_a_detached_system_outlives_its_terminal(shell: Terminal) -> None:
     with detached(shell) as name:
         shell.hang_up()
         until(lambda: not alive(shell.pid), "the shell ends with its terminal")
@@ -97,7 +67,7 @@ def test_a_detached_system_outlives_its_terminal(shell: Shell) -> None:
             assert len(system.client("example").digest(b"still here")) == 32
 
 
-def test_ctrl_c_at_the_terminal_ends_a_foreground_system_in_order(shell: Shell) -> None:
+def test_ctrl_c_at_the_terminal_ends_a_foreground_system_in_order(shell: Terminal) -> None:
     name = system_name()
     shell.type(f"{sys.executable} {boot.ROOT}/launcher.py up --name {name}; echo status''=$?\n")
     shell.read_until("Ctrl-C")
@@ -106,3 +76,36 @@ def test_ctrl_c_at_the_terminal_ends_a_foreground_system_in_order(shell: Shell) 
     shell.read_until("is down")
     shell.read_until("status=0")
     until(lambda: not any(alive(pid) for pid in pids), "no process of it is left")
+
+
+def test_a_program_has_the_terminal_of_a_foreground_system(shell: Terminal, tmp_path: Path) -> None:
+    name = system_name()
+    composition = tmp_path / "interactive.toml"
+    composition.write_text(f'inherit = "default"\n{AGENT}')
+    shell.resize(33, 101)
+    up = f"{sys.executable} {boot.ROOT}/launcher.py up -c {composition} --name {name}"
+    shell.type(f"{up}; echo status''=$?; stty -a | tr ';' ' '\n")
+    shell.read_until("Ctrl-C")
+    with shim.attach(name, CALL_SECONDS) as system:
+        client = Client(system)
+        tty = client.open("console")
+        shell.type("typed\x7f\x7fos\r")
+        shell.read_until("typed\b \b\b \bos\r")
+        assert client.read(tty) == b"typos\n"
+        size = until(lambda: client.control(tty, ioctl.TIOCGWINSZ)[:4].strip(b"\0"), "the size is known")
+        assert size == struct.pack("<2H", 33, 101).strip(b"\0")
+        shell.resize(20, 40)
+        until(lambda: client.control(tty, ioctl.TIOCGWINSZ)[:4] == struct.pack("<2H", 20, 40), "the new size is")
+        client.write(tty, b"\x1b[1manswer\n")
+        shell.read_until("\x1b[1manswer\r")
+        client.configure(tty, replace(Termios(), lflag=0, iflag=0))
+        for keys in ("\x03\x1a\x1c\x04\r", "\x1b[A\xe4\u20ac"):
+            shell.type(keys)
+            typed = b""
+            while len(typed) < len(keys.encode()):
+                typed += client.read(tty)
+            assert typed == keys.encode()
+    shell.type("\x1d")
+    shell.read_until("is down")
+    shell.read_until("status=0")
+    shell.read_until("\nisig icanon ")

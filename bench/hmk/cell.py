@@ -18,9 +18,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from bench.hmk.system import Booted
 from corekernel import namespaces
 
 T = TypeVar("T")
@@ -28,6 +27,14 @@ GRACE_S = 30.0
 Start: TypeAlias = Callable[[], None]
 Body: TypeAlias = Callable[[int, Start], T]
 _context = multiprocessing.get_context("fork")
+
+
+class Metered(Protocol):
+    """What the clients of a cell use: a system, or something of the host's."""
+
+    def cpu_ns(self) -> int:
+        """CPU time that it has used so far, nanoseconds."""
+        ...
 
 
 class CellError(RuntimeError):
@@ -42,11 +49,11 @@ class Outcome(Generic[T]):
     system_cpu_ns: int
 
 
-def run(booted: Booted, body: Body[T], budget_s: float, count: int = 1) -> Outcome[T]:
+def run(booted: Metered, body: Body[T], budget_s: float, count: int = 1) -> Outcome[T]:
     """Run `body(index, start)` in `count` client processes of a system.
 
     Args:
-        booted: the system they will call.
+        booted: what they will call.
         body: attaches, gets ready, calls `start` (which returns once all are ready), works, returns a result.
         budget_s: seconds it will work, more or less.
         count: how many.

@@ -41,15 +41,20 @@ def _is_up(name: str) -> bool:
 
 
 def _serve(name: str, line: str | None) -> int:
+    with shim.attach(name) as system:
+        return on(system, name, line)
+
+
+def on(system: shim.System, name: str, line: str | None = None) -> int:
+    """The same on an attached system."""
     from shim.shell.completion import at_terminal
     from shim.shell.shell import Shell
 
-    with shim.attach(name) as system:
-        made = Shell(system, name)
-        if line is not None:
-            return made.script(iter(line.split("\n")))
-        if not made.interactive:
-            return made.script(text.decode("utf-8", "surrogateescape") for text in sys.stdin.buffer)
-        print(f"The files of {name}. `help` lists the commands, Tab completes, Ctrl-D leaves.")
-        with at_terminal(made):
-            return made.converse()
+    made = Shell(system, name)
+    if line is not None:
+        return made.script(iter(line.split("\n")))
+    if not made.interactive:
+        return made.script(text.decode("utf-8", "surrogateescape") for text in sys.stdin.buffer)
+    print(f"The files of {name}. `help` lists the commands, Tab completes, Ctrl-D leaves.")
+    with at_terminal(made):
+        return made.converse()

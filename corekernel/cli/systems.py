@@ -1,8 +1,8 @@
 """`up`, `down` and `logs`: the life of a system as the user sees it.
 
 `up` launches before this process makes any thread. In the foreground it then stays attached as the owner and
-copies the console out until the system ends or a signal comes; SIGINT and SIGTERM end the system in order, and
-if that takes too long, at once. Detached, it prints the tree and returns.
+copies the console out, and keys in (`terminal.py`), until the system ends or a signal comes; SIGINT and SIGTERM
+end the system in order, and if that takes too long, at once. Detached, it prints the tree and returns.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ import shim
 from corekernel import boot, composition
 from corekernel.attachment import Detached
 from corekernel.cli import status
+from corekernel.cli.terminal import Terminal
 from corekernel.cli.text import plain
 from corekernel.errors import CallError
 
@@ -58,7 +60,6 @@ def up(name: str, source: str, detached: bool) -> int:
             print(status.tree(system.ask("status")), flush=True)
             if detached:
                 return 0
-            print("\nCtrl-C ends it; the console follows.", flush=True)
             _follow(system, running)
         running.kill()  # its keeper may have been killed, and left control groups
     except KeyboardInterrupt as error:
@@ -73,23 +74,26 @@ def up(name: str, source: str, detached: bool) -> int:
 
 
 def _follow(system: shim.System, running: boot.Running) -> None:
-    """Copy the console until the system ends."""
-    position = 0
-    while True:
-        ended = running.wait(POLL_SECONDS)
-        with contextlib.suppress(Detached):
-            position = copy_console(system, position)
-        if ended:
-            return
+    """Copy the console, and keys to it, until the system ends."""
+    position, ended = 0, False
+    with Terminal(system) as terminal:
+        print("\nCtrl-C ends it (Ctrl-] while a program has the console); the console follows.", flush=True)
+        while not ended:
+            with contextlib.suppress(Detached):
+                ended = terminal.wait(running)
+                before = position
+                position = copy_console(system, position, str if terminal.raw else plain)
+                if position != before:
+                    terminal.stay_busy()
 
 
-def copy_console(system: shim.System, position: int = 0) -> int:
-    """Print what the console has said since a position; the position now."""
+def copy_console(system: shim.System, position: int = 0, shown: Callable[[str], str] = plain) -> int:
+    """Print what the console has said since a position, as `shown` makes it; the position now."""
     while True:
         reply = system.ask("logs", after=position)
         if not reply["text"]:
             return position
-        print(plain(str(reply["text"])), end="", flush=True)
+        print(shown(str(reply["text"])), end="", flush=True)
         position = int(reply["position"])
 
 

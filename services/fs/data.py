@@ -10,7 +10,7 @@ from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.files import AT_POSITION, pack_entries
 from services.fs import watches
-from services.fs.descriptions import DEVICE, LOCAL, Description
+from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Description
 from services.fs.filesystem import FileSystem
 from services.fs.journal import MOVE
 from services.fs.names import local
@@ -42,7 +42,7 @@ class Data(FileSystem):
                 raise ServiceError(errno.EBADF)
             self._refuse_beyond(description, offset, size)
             size = min(size, LARGEST_CALL)
-            if description.kind == LOCAL:
+            if description.kind != VOLUME:
                 return self._read_local(caller, request, description, offset, size)
         return self._read_volume(caller, request, description, offset, size)
 

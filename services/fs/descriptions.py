@@ -60,7 +60,7 @@ class Description:
         position: where reading and writing go on.
         path: of a VOLUME, where in it the file is.
         type: of the file, as `stat.S_IFMT` gives it; 0 of a device.
-        device: of a VOLUME, the number that the file's device has there.
+        device: of a VOLUME, the number that the file's device has there; of a DEVICE, the inode that names it.
         references: how many descriptors refer to it.
         place: of a LOCAL, directory and name under which it was opened; not known after a death.
     """

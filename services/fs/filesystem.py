@@ -7,11 +7,13 @@ needs a volume's answer is begun again with it (`FileSystem.run`).
 from __future__ import annotations
 
 import errno
+import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from corekernel.errors import CallError, NoSuchService, ServiceError
 from corekernel.port import Caller
@@ -42,6 +44,7 @@ from services.fs.store import ROOT_INODE, Inode, Store
 from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
 from services.fs.watches import WATCHES_SIZE, Watches
 from services.stubs.core import CoreClient
+from services.stubs.devmgr import DevmgrClient
 
 T = TypeVar("T")
 
@@ -94,15 +97,41 @@ class FileSystem:
         if _may_call(environment, "hostfs"):
             port = environment.port("hostfs")
             kinds["hostfs"] = lambda number, covers: HostVolume(number, covers, port)
-        wanted = {kind: str(environment.options[kind]).encode() for kind in kinds if kind in environment.options}
-        self._mounts = Mounts(self._store, kinds, wanted)
-        self._devices: Any = None
+        self._mounts = Mounts(self._store, kinds)
+        self._devices = DevmgrClient(environment.port("devmgr")) if _may_call(environment, "devmgr") else None
         self._walker = Walker(self._store, self._root, self._mounts.on)
         self._names = Names(self._store, self._mounts.covers, self._open.is_open)
         self._journal = Journal(environment.object("requests"), self._redo)
         self._released: list[int] = []  # handles of the device manager, to be given back outside the lock
         self._open.on_close = self._closed
         self._recover()
+        self._furnish({kind: str(environment.options[kind]) for kind in kinds if kind in environment.options})
+
+    def _furnish(self, mounts: dict[str, str]) -> None:
+        """Make what a new file system has: the mounts, /dev with its devices, then /tmp, which says that it is done."""
+        root = self._store.inode(ROOT_INODE)
+        if self._store.lookup(root, b"tmp") is not None:
+            return
+        for kind, path in mounts.items():
+            at = root
+            for name in path.split("/")[1:]:
+                at = self._furnished(at, name.encode(), stat.S_IFDIR | 0o755)
+            if not self._mounts.covers(at.ino):
+                self._mounts.mount(kind, at, path.encode())
+        devices = json.loads(self._devices.devices()) if self._devices is not None else []
+        directory = self._furnished(root, b"dev", stat.S_IFDIR | 0o755)
+        for device in devices:
+            rdev = os.makedev(device["major"], device["minor"])
+            self._furnished(directory, device["name"].encode(), stat.S_IFCHR | 0o666, rdev)
+        self._furnished(root, b"tmp", stat.S_IFDIR | 0o1777)
+
+    def _furnished(self, parent: Inode, name: bytes, mode: int, rdev: int = 0) -> Inode:
+        found = self._store.lookup(parent, name)
+        if found is not None:
+            return found
+        with self._store.transaction() as change:
+            change.touch(parent)
+            return self._names.enter_new(change, parent, name, change.make(mode, 0, 0, rdev, parent.ino))
 
     def _recover(self) -> None:
         """After a death: finish what was under way, and drop what belongs to clients that have gone meanwhile."""
@@ -253,12 +282,12 @@ class FileSystem:
         """What a description is open on.
 
         Raises:
-            ServiceError: EBADF, a device; ESTALE, a volume's file that is another one now.
+            ServiceError: ESTALE, it is gone, or a volume's file that is another one now.
         """
         if description.kind == LOCAL:
             return self._store.inode(description.file)
-        if description.kind != VOLUME:
-            raise ServiceError(errno.EBADF)
+        if description.kind == DEVICE:
+            return self._store.inode(description.device)
         volume = self._mounts.volume(description.mount)
         if not description.path:
             return root_of(volume)
@@ -312,8 +341,10 @@ class FileSystem:
         """The regular file on the device that a description is open on.
 
         Raises:
-            ServiceError: EISDIR, EINVAL (another type), EROFS (a volume's).
+            ServiceError: EISDIR, EINVAL (another type, or a device's), EROFS (a volume's).
         """
+        if description.kind == DEVICE:
+            raise ServiceError(errno.EINVAL)
         if description.kind == VOLUME:
             raise ServiceError(errno.EROFS)
         inode = self._store.inode(description.file)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable
 from typing import TypeAlias
 
 from corekernel.errors import ServiceError
-from services.fs.store import ROOT_INODE, Inode, Store
+from services.fs.store import Inode, Store
 from services.fs.walk import Node, Volume, root_of
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
@@ -20,7 +19,7 @@ _CREATE = """CREATE TABLE IF NOT EXISTS mount(number INTEGER PRIMARY KEY, kind T
 class Mounts:
     """The mounts; `kinds` makes a volume of a kind, given its number and the directory that it covers."""
 
-    def __init__(self, store: Store, kinds: Kinds, initial: dict[str, bytes]) -> None:
+    def __init__(self, store: Store, kinds: Kinds) -> None:
         self._store = store
         self._kinds = kinds
         self._volumes: dict[int, Volume] = {}
@@ -30,28 +29,11 @@ class Mounts:
         for number, kind, covers, path in store.execute("SELECT number, kind, covers, path FROM mount").fetchall():
             if kind in kinds:
                 self._enter(kinds[kind](number, covers), path)
-        for kind, path in initial.items():
-            if path not in self.paths.values():
-                self._mount_first(kind, path)
 
     def _enter(self, volume: Volume, path: bytes) -> None:
         self._volumes[volume.number] = volume
         self._covered[volume.covers] = volume
         self.paths[volume.number] = path
-
-    def _mount_first(self, kind: str, path: bytes) -> None:
-        """A mount that the composition wants: its directory is made if need be."""
-        directory = self._store.inode(ROOT_INODE)
-        for name in path.split(b"/")[1:]:
-            found = self._store.lookup(directory, name)
-            if found is None:
-                with self._store.transaction() as change:
-                    found = change.make(stat.S_IFDIR | 0o755, 0, 0, parent=directory.ino)
-                    found.nlink = 2
-                    change.enter(directory, name, found)
-                    directory.nlink += 1
-            directory = found
-        self.mount(kind, directory, path)
 
     # ---- finding
 

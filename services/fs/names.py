@@ -84,7 +84,11 @@ class Names:
         """A new file under a name for which `may_create` gave the directory."""
         mode, group = new_mode(who, parent, mode)
         made = change.make(mode, who.uid, group, rdev, parent.ino if stat.S_ISDIR(mode) else 0, target)
-        change.enter(parent, place.name, made)
+        return self.enter_new(change, parent, place.name, made)
+
+    def enter_new(self, change: Transaction, parent: Inode, name: bytes, made: Inode) -> Inode:
+        """Give a new file its first name."""
+        change.enter(parent, name, made)
         made.nlink = 1
         if made.is_directory:
             made.nlink = 2

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
@@ -16,8 +19,10 @@ from services.fs.names import local
 from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
 from services.fs.store import Inode
 from services.fs.walk import Answers, Last, Node, Place, Remote, place_of
+from services.stubs.devmgr import DevmgrClient
 from services.stubs.fs import GetFlagsResult, OpenResult
 
+T = TypeVar("T")
 FS, DEVMGR = 0, 1
 TMPFILE = 0o20000000
 LARGE_FILE = 0o100000  # every open file on x86-64 says so
@@ -64,14 +69,18 @@ class Opening(FileSystem):
             if description.kind != DEVICE:
                 return OpenResult(found.number, FS, description.type)
             return OpenResult(found.number, DEVMGR, description.file)
-        handle = self._open_device(caller, found, flags)
-        made = self.run(caller, lambda answers: self._open.open(caller.client, request, flags, What(DEVICE, handle, 0)))
+        node = found
+        handle = self._open_device(caller, node.rdev, flags)
+        made = self.run(
+            caller,
+            lambda answers: self._open.open(caller.client, request, flags, What(DEVICE, handle, 0, device=node.ino)),
+        )
         return OpenResult(made.number, DEVMGR, handle)
 
     def _open_here(
         self, caller: Caller, number: int, directory: int, flags: int, mode: int, path: bytes, answers: Answers
-    ) -> Descriptor | int:
-        """Open what is not a device; a device's number."""
+    ) -> Descriptor | Inode:
+        """Open what is not a device; a device's file."""
         again = self._open.opened_by(caller.client, number)
         if again is not None:
             return again
@@ -104,11 +113,11 @@ class Opening(FileSystem):
         self._may_open(caller, node, flags)
         return self._open_existing(caller, number, node, flags, place)
 
-    def _open_existing(self, caller: Caller, number: int, node: Node, flags: int, place: Place) -> Descriptor | int:
+    def _open_existing(self, caller: Caller, number: int, node: Node, flags: int, place: Place) -> Descriptor | Inode:
         kind = stat.S_IFMT(node.mode)
         if not flags & os.O_PATH:
             if kind == stat.S_IFCHR and isinstance(node, Inode):
-                return node.rdev
+                return node
             if kind in (stat.S_IFSOCK, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFCHR):
                 raise ServiceError(errno.ENXIO)
             if flags & os.O_TRUNC and isinstance(node, Inode) and node.is_regular:
@@ -186,15 +195,18 @@ class Opening(FileSystem):
 
     def _open_device(self, caller: Caller, rdev: int, flags: int) -> int:
         """The device manager's handle for a device."""
+        return self._device_answers(lambda devices: devices.open(caller.client, rdev, flags))
+
+    def _device_answers(self, ask: Callable[[DevmgrClient], T]) -> T:
+        """An answer of the device manager; without one there are no devices, and one that does not answer is EIO."""
         if self._devices is None:
             raise ServiceError(errno.ENXIO)
         try:
-            handle: int = self._devices.open(caller.client, rdev, flags)
+            return ask(self._devices)
         except ServiceError:
             raise
         except CallError as error:
             raise ServiceError(errno.EIO, str(error)) from error
-        return handle
 
     def close(self, caller: Caller, request: int, descriptor: int) -> None:
         """See the interface."""
@@ -209,14 +221,7 @@ class Opening(FileSystem):
             asked.done(0, (CLOSE, found.index, 0))
             released, self._released = self._released, []
         for handle in released:
-            self._release_device(handle)
-
-    def _release_device(self, handle: int) -> None:
-        if self._devices is not None:
-            try:
-                self._devices.release(handle)
-            except (CallError, ServiceError) as error:
-                self._environment.log(f"a device's handle was not released: {error}")
+            self._device_answers(partial(DevmgrClient.release, handle=handle))
 
     # ---- descriptors
 
@@ -268,6 +273,8 @@ class Opening(FileSystem):
                 if not description.flags & os.O_NOATIME and not owns(caller, inode):
                     raise ServiceError(errno.EPERM)
             self._open.set_flags(description, description.flags & ~_SETTABLE | flags & _SETTABLE)
+        if description.kind == DEVICE:
+            self._device_answers(lambda devices: devices.set_flags(description.file, description.flags))
 
     def sync(self, caller: Caller, descriptor: int, data_only: bool) -> None:
         """See the interface; whatever was answered is on the device already."""

@@ -33,20 +33,16 @@ class Directory:
     """A directory of the host that is held; `serial` is its own, so that caches can tell it from a later one."""
 
     held: Descriptor
+    fd: int
     dev: int
     ino: int
-    serial: int = field(default_factory=lambda: next(_serials))
-
-    @property
-    def fd(self) -> int:
-        """To look names up in; not for reading."""
-        return self.held.fd
+    serial: int
 
     @classmethod
     def of(cls, held: Descriptor) -> Directory:
-        """The directory that is held."""
+        """The directory that is held: to look names up in, not for reading."""
         status = os.fstat(held.fd)
-        return cls(held, status.st_dev, status.st_ino)
+        return cls(held, held.fd, status.st_dev, status.st_ino, next(_serials))
 
 
 @dataclass(eq=False, slots=True)
@@ -110,7 +106,7 @@ def _follow(path: bytes, found: dict[Names, Node]) -> None:
     root = Directory.of(host.look(None, b"/", only_directory=True))
     links: dict[Names, Node] = {}
     trail: list[tuple[bytes, Directory]] = [(b"", root)]
-    ahead = path.split(b"/")[::-1]
+    ahead, followed = path.split(b"/")[::-1], 0
     while ahead:
         name, here = ahead.pop(), trail[-1][1]
         if name in (b"", b"."):
@@ -122,9 +118,10 @@ def _follow(path: bytes, found: dict[Names, Node]) -> None:
         if not stat.S_ISLNK(status.st_mode):
             trail.append((name, Directory.of(host.look(here.fd, name, only_directory=True))))
             continue
-        links[(*(step for step, _ in trail[1:]), name)] = Link(here, name)
-        if len(links) > SYMLINKS_MAX:
+        followed += 1
+        if followed > SYMLINKS_MAX:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        links[(*(step for step, _ in trail[1:]), name)] = Link(here, name)
         target = os.readlink(name, dir_fd=here.fd)
         if target.startswith(b"/"):
             del trail[1:]

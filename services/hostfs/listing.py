@@ -20,7 +20,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 from corekernel.errors import ServiceError
-from services.files import Entry, pack_entries
+from services.files import Entry, pack_columns
 from services.hostfs import host
 from services.hostfs.cache import Recent
 from services.hostfs.exports import Directory, MadeUp, Node, position
@@ -41,7 +41,7 @@ class Listing:
         self._positions = array("Q", (at for at, _ in placed))
         self._names = [entry.name for _, entry in placed]
         self._inodes = array("Q", (entry.ino for _, entry in placed))
-        self._kinds = bytes(entry.kind >> 12 for _, entry in placed)
+        self._types = bytes(entry.kind >> 12 for _, entry in placed)
         # How large the packed entries up to and including each one are.
         self._sizes = array("Q", itertools.accumulate(_ENTRY_BYTES + len(name) for name in self._names))
 
@@ -59,16 +59,15 @@ class Listing:
         """
         start, count = bisect_right(self._positions, at), len(self)
         if start == count:
-            return at, True, pack_entries(())
+            return at, True, pack_columns((), b"", b"")
         before = self._sizes[start - 1] if start else 0
         end = bisect_right(self._sizes, before + size - _PACKED_BYTES) if size > _PACKED_BYTES else start
         while start < end < count and self._positions[end - 1] == self._positions[end]:
             end -= 1
         if end <= start:
             raise ServiceError(errno.EINVAL, f"no entry fits {size} bytes")
-        kinds = (kind << 12 for kind in self._kinds[start:end])
-        entries = list(map(Entry, self._names[start:end], self._inodes[start:end], kinds))
-        return self._positions[end - 1], end == count, pack_entries(entries)
+        packed = pack_columns(self._names[start:end], self._inodes[start:end].tobytes(), self._types[start:end])
+        return self._positions[end - 1], end == count, packed
 
 
 def made_up(directory: MadeUp) -> Listing:

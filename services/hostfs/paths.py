@@ -8,21 +8,33 @@ from typing import NamedTuple
 from corekernel.errors import ServiceError
 from services.files import PATH_MAX
 
+_SLASH = ord("/")
+
 
 class Path(NamedTuple):
     """A path from the host's root.
 
     Attributes:
+        raw: as it came.
         names: its components; none of them is empty, `.` or `..`, or holds a slash or a NUL.
-        ends: for each, where it ends in the path that came, in bytes.
-        length: of the path that came.
-        directory: a slash stands at the end, so that it must be a directory.
     """
 
+    raw: bytes
     names: list[bytes]
-    ends: list[int]
-    length: int
-    directory: bool
+
+    @property
+    def directory(self) -> bool:
+        """Whether a slash stands at the end, so that it must be a directory."""
+        return self.raw.endswith(b"/")
+
+    def end(self, index: int) -> int:
+        """Where a component ends in the path as it came, in bytes."""
+        at = 0
+        for name in self.names[: index + 1]:
+            while self.raw[at] == _SLASH:
+                at += 1
+            at += len(name)
+        return at
 
 
 def parse(raw: bytes) -> Path:
@@ -35,13 +47,9 @@ def parse(raw: bytes) -> Path:
         raise ServiceError(errno.ENAMETOOLONG)
     if 0 in raw:
         raise ServiceError(errno.EINVAL, "a path holds no NUL")
-    names, ends, at = [], [], 0
-    for part in raw.split(b"/"):
-        at += len(part)
-        if part:
-            names.append(part)
-            ends.append(at)
-        at += 1
+    names = raw.split(b"/")
+    if b"" in names:
+        names = [name for name in names if name]
     if b"." in names or b".." in names:
         raise ServiceError(errno.EINVAL, "a path holds no . or ..")
-    return Path(names, ends, len(raw), raw.endswith(b"/"))
+    return Path(raw, names)

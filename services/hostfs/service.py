@@ -27,7 +27,7 @@ from services.hostfs.exports import Directory, MadeUp
 from services.hostfs.host import Descriptor, FileSystem
 from services.hostfs.listing import Listings, made_up
 from services.hostfs.paths import Path, parse
-from services.hostfs.walker import Walker
+from services.hostfs.walker import Spot, Walker
 from services.stubs.hostfs import EntriesResult, HostfsServer, StatfsResult, WalkResult
 
 _UNSIZED: Final = 64 << 10  # as much is read without asking how much there is
@@ -43,6 +43,7 @@ class Service(HostfsServer):
         most = descriptors()
         self._walker = Walker(exports.build(environment.host_paths, environment.log), most)
         self._files: Recent[tuple[int, int], Descriptor] = Recent(most)
+        self._walked: Recent[tuple[int, int], Spot] = Recent(most)
         self._listings = Listings()
 
     def walk(self, caller: Caller, path: memoryview) -> WalkResult:
@@ -51,7 +52,10 @@ class Service(HostfsServer):
             found = self._walker.walk(parse(bytes(path)))
         except OSError as error:
             raise host.refusal(error) from None
-        return WalkResult(found.consumed, found.attributes.pack(), found.target)
+        attributes = found.attributes
+        if found.spot is not None and stat.S_ISREG(attributes.mode):
+            self._walked.put((attributes.dev, attributes.ino), found.spot)
+        return WalkResult(found.consumed, attributes.pack(), found.target)
 
     def entries(self, caller: Caller, after: int, size: int, path: memoryview) -> EntriesResult:
         """See the interface."""
@@ -77,7 +81,7 @@ class Service(HostfsServer):
             return _MADE_UP
         if isinstance(spot, Directory):
             return host.file_system(spot.fd)
-        if spot.consumed < path.length:
+        if spot.consumed < len(path.raw):
             raise ServiceError(errno.ENOTDIR)
         held = spot.look()
         return host.file_system(held.fd)
@@ -88,33 +92,45 @@ class Service(HostfsServer):
         """See the interface."""
         if offset >= 1 << 63:
             raise ServiceError(errno.EINVAL, "there is no such offset")
-        file = self._files.get((device, inode)) if size else None
+        wanted = device, inode
         try:
-            if file is not None:
-                try:
-                    return _read(file, offset, size)
-                except OSError as error:  # a remote file system may have forgotten it
-                    if error.errno != errno.ESTALE:
-                        raise
-                    self._files.drop((device, inode))
-            file = self._open((device, inode), parse(bytes(path)))
-            return _read(file, offset, size) if size else b""
+            file = self._files.get(wanted) or self._reopen(wanted) if size else None
+            if file is None:
+                file = self._open(wanted, parse(bytes(path)))
+            return _read(file, offset, size)
         except OSError as error:
+            if error.errno == errno.ESTALE and not isinstance(error, ServiceError):
+                self._files.drop(wanted)  # a remote file system has forgotten it: the next call goes by the path
             raise host.refusal(error) from None
 
+    def _reopen(self, wanted: tuple[int, int]) -> Descriptor | None:
+        """Open a file where the last walk to it found it; None if it is not there any more."""
+        spot = self._walked.get(wanted)
+        if spot is None:
+            return None
+        try:
+            status = os.stat(spot.name, dir_fd=spot.directory.fd, follow_symlinks=False)
+            _check(status.st_mode, (status.st_dev, status.st_ino), wanted)
+            return self._keep(host.open_file(spot.directory.fd, spot.name), wanted)
+        except OSError:  # the path decides
+            return None
+
     def _open(self, wanted: tuple[int, int], path: Path) -> Descriptor:
-        """Open a file under its path, and keep it."""
+        """Open a file under its path."""
         try:
             spot = self._walker.locate(path)
-            attributes = spot.attributes if isinstance(spot, MadeUp) else spot.attributes()
+            attributes = spot.attributes if isinstance(spot, MadeUp) else spot.look_at()
             _check(attributes.mode, (attributes.dev, attributes.ino), wanted)
-            if isinstance(spot, MadeUp) or spot.consumed < path.length:
+            if isinstance(spot, MadeUp) or spot.consumed < len(path.raw):
                 raise ServiceError(errno.ESTALE)
-            file = host.open_file(spot.directory.fd, spot.name)
+            return self._keep(host.open_file(spot.directory.fd, spot.name), wanted)
         except OSError as error:
             if error.errno in _GONE:
                 raise ServiceError(errno.ESTALE) from None
             raise
+
+    def _keep(self, file: Descriptor, wanted: tuple[int, int]) -> Descriptor:
+        """A file that was opened, if it is the one that was asked for."""
         status = os.fstat(file.fd)
         _check(status.st_mode, (status.st_dev, status.st_ino), wanted)
         self._files.put(wanted, file)

@@ -37,7 +37,7 @@ class Spot(NamedTuple):
     consumed: int
     link: bool
 
-    def attributes(self) -> Attributes:
+    def look_at(self) -> Attributes:
         """What is there now; of a symbolic link its own. Raises the host's OSError."""
         return host.attributes(self.directory.fd, self.name)
 
@@ -47,11 +47,12 @@ class Spot(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a walk has found; `target` is that of a symbolic link."""
+    """What a walk has found; `target` is that of a symbolic link, `spot` none for a made-up directory."""
 
     consumed: int
     attributes: Attributes
     target: bytes
+    spot: Spot | None
 
 
 class Walker:
@@ -70,19 +71,19 @@ class Walker:
         """
         spot = self.locate(path)
         if isinstance(spot, MadeUp):
-            return Found(path.length, spot.attributes, b"")
+            return Found(len(path.raw), spot.attributes, b"", None)
         for _ in range(_ATTEMPTS):
-            attributes = spot.attributes()
+            attributes = spot.look_at()
             if stat.S_ISLNK(attributes.mode):
                 attributes, target = _read_link(spot)
                 if target:
-                    return Found(spot.consumed, attributes, target)
+                    return Found(spot.consumed, attributes, target, spot)
             elif spot.link:  # it is none any more
                 return self.walk(path)
             elif path.directory and not stat.S_ISDIR(attributes.mode):
                 raise ServiceError(errno.ENOTDIR)
             else:
-                return Found(path.length, attributes, b"")
+                return Found(len(path.raw), attributes, b"", spot)
         raise ServiceError(errno.EIO, "it changes too fast to be described")
 
     def directory(self, path: Path) -> Directory | MadeUp:
@@ -123,25 +124,23 @@ class Walker:
         if isinstance(node, MadeUp):
             return node
         assert isinstance(node, Directory)
-        return Spot(node, b"", path.length, False)
+        return Spot(node, b"", len(path.raw), False)
 
     def _at_link(self, link: Link, path: Path, index: int) -> Spot:
         status = os.stat(link.name, dir_fd=link.parent.fd, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):
             raise ServiceError(errno.ENOENT, "what stands there now is not exported")
-        return Spot(link.parent, link.name, path.ends[index], True)
+        return Spot(link.parent, link.name, path.end(index), True)
 
     def _descend(self, node: Directory, path: Path, index: int) -> Spot:
         """From a directory of the host on; `index` is of the next name."""
         names = path.names
-        last = len(names) - 1
-        while index < last:
-            below = self._enter(node, names[index])
+        for at in range(index, len(names) - 1):
+            below = self._enter(node, names[at])
             if below is None:
-                return Spot(node, names[index], path.ends[index], True)
+                return Spot(node, names[at], path.end(at), True)
             node = below
-            index += 1
-        return Spot(node, names[last], path.ends[last], False)
+        return Spot(node, names[-1], path.end(len(names) - 1) if path.directory else len(path.raw), False)
 
     def _enter(self, node: Directory, name: bytes) -> Directory | None:
         """The directory of a name, held; None if it is a symbolic link.
@@ -150,18 +149,19 @@ class Walker:
             ServiceError: ENOTDIR: it is neither.
             OSError: the host's.
         """
+        status = os.stat(name, dir_fd=node.fd, follow_symlinks=False)
+        below = self._kept.get((node.serial, name))
+        if below is not None and below.ino == status.st_ino and below.dev == status.st_dev:
+            return below
         for _ in range(_ATTEMPTS):
-            status = os.stat(name, dir_fd=node.fd, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 return None
             if not stat.S_ISDIR(status.st_mode):
                 raise ServiceError(errno.ENOTDIR)
-            below = self._kept.get((node.serial, name))
-            if below is not None and below.ino == status.st_ino and below.dev == status.st_dev:
-                return below
             try:
                 below = Directory.of(host.look(node.fd, name, only_directory=True))
             except NotADirectoryError:  # it was one a moment ago
+                status = os.stat(name, dir_fd=node.fd, follow_symlinks=False)
                 continue
             self._kept.put((node.serial, name), below)
             return below

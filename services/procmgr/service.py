@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import struct
 import threading
 
@@ -20,6 +21,11 @@ from services.stubs.procmgr import GetLimitResult, ProcmgrServer
 
 STATE = {"processes": 0, "threads": 256 << 10}
 UNLIMITED = 2**64 - 1
+TERMINAL_SIGNALS = {
+    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGWINCH,
+}  # fmt: skip
+"""What the device manager may send to whoever is in the foreground of a terminal."""
 LIMITS = {7: 0, 6: 1}  # RLIMIT_NOFILE, RLIMIT_NPROC: which pair of the record
 
 _THREAD = struct.Struct("<III52s")
@@ -83,6 +89,8 @@ class Service(ProcmgrServer):
     """Operations of the interface `procmgr`."""
 
     def __init__(self, environment: Environment) -> None:
+        self._callers = environment.callers
+        self._terminals = str(environment.options.get("terminals", "devmgr"))
         self._core = CoreClient(environment.port("core"))
         self._table = ProcessTable(environment.object("processes"))
         self._threads = Threads(environment.object("threads"))
@@ -139,6 +147,9 @@ class Service(ProcmgrServer):
         if signal > 64:
             raise ServiceError(errno.EINVAL, f"no signal {signal}")
         record = self._find(pid)
+        if caller.client == self._callers.get(self._terminals) and signal in TERMINAL_SIGNALS:
+            self._core.signal(pid, signal)
+            return
         if caller.uid not in (0, record.uid) and record.parent != caller.client:
             raise ServiceError(errno.EPERM, f"process {pid} is another user's")
         self._core.signal(pid, signal)

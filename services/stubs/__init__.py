@@ -8,6 +8,7 @@ from corekernel.errors import NoSuchService
 from corekernel.interface import InterfaceInfo
 from services.stubs import bench_echo as _bench_echo
 from services.stubs import core as _core
+from services.stubs import devmgr as _devmgr
 from services.stubs import example as _example
 from services.stubs import fs as _fs
 from services.stubs import hostfs as _hostfs
@@ -17,6 +18,7 @@ from services.stubs import procmgr as _procmgr
 INTERFACES: Final[dict[str, InterfaceInfo]] = {
     "bench_echo": _bench_echo.INTERFACE,
     "core": _core.INTERFACE,
+    "devmgr": _devmgr.INTERFACE,
     "example": _example.INTERFACE,
     "fs": _fs.INTERFACE,
     "hostfs": _hostfs.INTERFACE,
@@ -27,6 +29,7 @@ INTERFACES: Final[dict[str, InterfaceInfo]] = {
 _CLIENTS: Final[dict[str, type[Any]]] = {
     "bench_echo": _bench_echo.BenchEchoClient,
     "core": _core.CoreClient,
+    "devmgr": _devmgr.DevmgrClient,
     "example": _example.ExampleClient,
     "fs": _fs.FsClient,
     "hostfs": _hostfs.HostfsClient,

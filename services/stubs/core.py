@@ -35,6 +35,7 @@ _OP_POOLS: Final = 11
 _OP_UNBIND_IDLE: Final = 12
 _OP_SET_RLIMIT: Final = 13
 _OP_USAGE: Final = 14
+_OP_CONSOLE_WRITE: Final = 15
 
 
 class CoreOperation(enum.IntEnum):
@@ -54,6 +55,7 @@ class CoreOperation(enum.IntEnum):
     UNBIND_IDLE = 12
     SET_RLIMIT = 13
     USAGE = 14
+    CONSOLE_WRITE = 15
 
 
 INTERFACE: Final = InterfaceInfo(
@@ -69,7 +71,7 @@ INTERFACE: Final = InterfaceInfo(
         _OP_TIMER_WAIT: OperationInfo("timer_wait", False, True, frozenset({errno.EINVAL})),
         _OP_TIMER_DELETE: OperationInfo("timer_delete", False, False, frozenset({errno.EINVAL})),
         _OP_SERIAL_WRITE: OperationInfo("serial_write", False, False, frozenset({errno.EIO})),
-        _OP_SERIAL_READ: OperationInfo("serial_read", False, True, frozenset({errno.EINVAL, errno.EIO})),
+        _OP_SERIAL_READ: OperationInfo("serial_read", True, True, frozenset({errno.EINVAL, errno.EPERM})),
         _OP_TOKEN_WRITE: OperationInfo(
             "token_write",
             False,
@@ -113,8 +115,30 @@ INTERFACE: Final = InterfaceInfo(
             frozenset({errno.EINVAL, errno.EPERM, errno.ESRCH}),
         ),
         _OP_USAGE: OperationInfo("usage", True, False, frozenset({errno.EPERM, errno.ESRCH})),
+        _OP_CONSOLE_WRITE: OperationInfo(
+            "console_write",
+            True,
+            False,
+            frozenset({errno.EINVAL, errno.EPERM}),
+        ),
     },
 )
+
+
+class SerialReadResult(NamedTuple):
+    """What `serial_read` returns.
+
+    Attributes:
+        start: position of the first byte of the data (u64)
+        window: size of the window: columns << 16 | rows; 0: not known (u64)
+        ended: there is no data, and none will come (bool)
+        data: bytes <= 3500 bytes
+    """
+
+    start: int
+    window: int
+    ended: bool
+    data: bytes
 
 
 class UsageResult(NamedTuple):
@@ -220,25 +244,36 @@ class CoreClient:
             raise BadFrame("core.serial_write: malformed reply")
         return _registers[0]
 
-    def serial_read(self, limit: int) -> bytes:
-        """Read from the serial console; waits until there is something to read. No data means end of
-        input.
+    def serial_read(self, position: int, limit: int, known: int) -> SerialReadResult:
+        """Read what was typed at the serial console from a position on; what lies before it is forgotten,
+        what is returned is kept until then. Waits until there is something, the window has changed, or
+        the input has ended. Only the service that has the device `console` may. EINVAL: a read of
+        nothing, or beyond what was typed.
 
         Args:
+            position: bytes of input since the boot that the caller is done with (u64)
             limit: bytes wanted at most; more than 3500 counts as 3500 (u64)
-
-        Returns:
-            data: bytes <= 3500 bytes
+            known: the window as the caller knows it: columns << 16 | rows (u64)
 
         Raises:
-            ServiceError: EINVAL, EIO.
+            ServiceError: EINVAL, EPERM.
         """
-        if limit >> 64:
+        if position >> 64 or limit >> 64 or known >> 64:
             raise TooBig("core.serial_read: an argument is out of range")
-        _registers, _payload = self._port.call(_OP_SERIAL_READ, (limit,), b"", 1, 3500)
-        if len(_registers) != 1 or _registers[0] > 3500 or _registers[0] != len(_payload):
+        _registers, _payload = self._port.call(_OP_SERIAL_READ, (position, limit, known), b"", 4, 3500, True)
+        if (
+            len(_registers) != 4
+            or _registers[2] > 1
+            or _registers[3] > 3500
+            or _registers[3] != len(_payload)
+        ):
             raise BadFrame("core.serial_read: malformed reply")
-        return _payload if _payload.__class__ is _Bytes else _copied(_payload)
+        return SerialReadResult(
+            _registers[0],
+            _registers[1],
+            _registers[2] == 1,
+            _payload if _payload.__class__ is _Bytes else _copied(_payload),
+        )
 
     def token_write(self, object: int, offset: int, words: bytes) -> None:
         """Write to a kernel object that the caller holds a read-only token of. The core checks the grant
@@ -369,6 +404,23 @@ class CoreClient:
             raise BadFrame("core.usage: malformed reply")
         return UsageResult(_registers[0], _registers[1])
 
+    def console_write(self, position: int, data: Payload) -> None:
+        """Write to the serial console so that a repetition writes nothing twice: what lies before the
+        position that the console has reached is left out. Only the service that has the device
+        `console` may. EINVAL: that would leave a gap.
+
+        Args:
+            position: bytes written by this operation since the boot, before these (u64)
+            data: buffer <= 64 KiB
+
+        Raises:
+            ServiceError: EINVAL, EPERM.
+        """
+        data_ = data if data.__class__ is _Bytes else _flat(data)
+        if position >> 64 or len(data_) > 65536:
+            raise TooBig("core.console_write: an argument is out of range")
+        self._port.call(_OP_CONSOLE_WRITE, (position, len(data_)), data_, 0, 0, True)
+
 
 class CoreServer(abc.ABC):
     """Serves `core`: implement the abstract methods, hand `handlers()` to the runtime.
@@ -443,18 +495,19 @@ class CoreServer(abc.ABC):
         """
 
     @abc.abstractmethod
-    def serial_read(self, caller: Caller, limit: int) -> bytes:
-        """Read from the serial console; waits until there is something to read. No data means end of
-        input.
+    def serial_read(self, caller: Caller, position: int, limit: int, known: int) -> SerialReadResult:
+        """Read what was typed at the serial console from a position on; what lies before it is forgotten,
+        what is returned is kept until then. Waits until there is something, the window has changed, or
+        the input has ended. Only the service that has the device `console` may. EINVAL: a read of
+        nothing, or beyond what was typed.
 
         Args:
+            position: bytes of input since the boot that the caller is done with (u64)
             limit: bytes wanted at most; more than 3500 counts as 3500 (u64)
-
-        Returns:
-            data: bytes <= 3500 bytes
+            known: the window as the caller knows it: columns << 16 | rows (u64)
 
         Raises:
-            ServiceError: EINVAL, EIO.
+            ServiceError: EINVAL, EPERM.
         """
 
     @abc.abstractmethod
@@ -562,6 +615,23 @@ class CoreServer(abc.ABC):
             ServiceError: EPERM, ESRCH.
         """
 
+    @abc.abstractmethod
+    def console_write(self, caller: Caller, position: int, data: memoryview) -> None:
+        """Write to the serial console so that a repetition writes nothing twice: what lies before the
+        position that the console has reached is left out. Only the service that has the device
+        `console` may. EINVAL: that would leave a gap.
+
+        `data` is a read-only view of memory that may be shared with the caller, who can change it under
+        you: copy once what you check.
+
+        Args:
+            position: bytes written by this operation since the boot, before these (u64)
+            data: buffer <= 64 KiB
+
+        Raises:
+            ServiceError: EINVAL, EPERM.
+        """
+
     def handlers(self) -> HandlerTable:
         """Operation number to the function that decodes a call, runs it and encodes its result."""
         return {
@@ -579,6 +649,7 @@ class CoreServer(abc.ABC):
             _OP_UNBIND_IDLE: self._serve_unbind_idle,
             _OP_SET_RLIMIT: self._serve_set_rlimit,
             _OP_USAGE: self._serve_usage,
+            _OP_CONSOLE_WRITE: self._serve_console_write,
         }
 
     def _serve_sleep_until(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
@@ -641,16 +712,16 @@ class CoreServer(abc.ABC):
         return (result,), b""
 
     def _serve_serial_read(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
-        if len(registers) != 1 or len(payload):
+        if len(registers) != 3 or len(payload):
             raise BadFrame("core.serial_read: malformed call")
         try:
-            result = self.serial_read(caller, registers[0])
+            result = self.serial_read(caller, registers[0], registers[1], registers[2])
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_SERIAL_READ, error)
             raise
-        if len(result) > 3500:
+        if result.start >> 64 or result.window >> 64 or len(result.data) > 3500:
             raise TooBig("core.serial_read: a result is out of range")
-        return (len(result),), result
+        return (result.start, result.window, 1 if result.ended else 0, len(result.data)), result.data
 
     def _serve_token_write(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
         if len(registers) != 3 or registers[2] > 2048 or registers[2] != len(payload):
@@ -748,3 +819,17 @@ class CoreServer(abc.ABC):
         if result.buffers >> 64 or result.stacks >> 64:
             raise TooBig("core.usage: a result is out of range")
         return (result.buffers, result.stacks), b""
+
+    def _serve_console_write(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
+        if len(registers) != 2 or registers[1] > 65536 or registers[1] != len(payload):
+            raise BadFrame("core.console_write: malformed call")
+        try:
+            self.console_write(
+                caller,
+                registers[0],
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
+        except (ServiceError, WouldWait) as error:
+            INTERFACE.admit(_OP_CONSOLE_WRITE, error)
+            raise
+        return EMPTY

@@ -187,10 +187,10 @@ class HostfsClient:
         return WalkResult(_registers[0], _copied(_view[:_end_1]), _copied(_view[_end_1:]))
 
     def read(self, device: int, inode: int, offset: int, size: int, path: Payload) -> bytes:
-        """Read from a regular file that a walk has shown. It need not keep its name as long as this
-        service has it open, which is likely after a read. With size 0 nothing is read, but the path
-        must name the file and the host must let it be opened. ESTALE: it is not open here, and the path
-        names it no more. EACCES: also for sockets, pipes and devices.
+        """Read from a regular file that a walk has shown. Once read, it is likely to be open here, and
+        then needs its name no more. With size 0 nothing is read, but the path must name the file and
+        the host must let it be opened. ESTALE: it is not open here, and the path names it no more.
+        EACCES: also for sockets, pipes and devices.
 
         Args:
             device: `dev` of its attributes (u64)
@@ -301,10 +301,10 @@ class HostfsServer(abc.ABC):
         size: int,
         path: memoryview,
     ) -> Payload:
-        """Read from a regular file that a walk has shown. It need not keep its name as long as this
-        service has it open, which is likely after a read. With size 0 nothing is read, but the path
-        must name the file and the host must let it be opened. ESTALE: it is not open here, and the path
-        names it no more. EACCES: also for sockets, pipes and devices.
+        """Read from a regular file that a walk has shown. Once read, it is likely to be open here, and
+        then needs its name no more. With size 0 nothing is read, but the path must name the file and
+        the host must let it be opened. ESTALE: it is not open here, and the path names it no more.
+        EACCES: also for sockets, pipes and devices.
 
         `path` is a read-only view of memory that may be shared with the caller, who can change it under
         you: copy once what you check.

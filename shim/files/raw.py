@@ -159,12 +159,16 @@ class RawFile(io.RawIOBase):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def write(self, data: Any, /) -> int:
-        """Write once, at most 16 MiB; how many bytes."""
+        """Write, 16 MiB with each call; how many bytes: fewer than given when the device fills up."""
         fd = self._number()
         if not self._writable:
             raise io.UnsupportedOperation("File not open for writing")
         start = next(self._tickets)
-        count = self._files.write(fd, data)
+        count = written = self._files.write(fd, data)
+        while written == MAX_BULK_BYTES:  # there may be more
+            rest = memoryview(data).cast("B")[count:]
+            written = self._files.write(fd, rest) if rest else 0
+            count += written
         if not self._appending:
             self._moved(start, count)
         return count

@@ -1,6 +1,10 @@
 """A service that does, with its own authority, what a test tells it: JSON in by `echo`, JSON out.
 
 * `{"do": "devices"}`: the devices it was given, by name: kind and size;
+* `{"do": "read", "position": N, "limit": N, "known": N}` and `{"do": "console", "position": N, "text": TEXT}`: the
+  serial console, if it may call the core; text stands for bytes as in PEP 383;
+* `{"do": "open_device", "rdev": N, "flags": N}` for the caller or `"client": N`, `{"do": "release", "handle": N}`, and
+  `{"do": "set_flags", "handle": N, "flags": N}`: devices, if it may call `devmgr`;
 * `{"do": "put", "device": NAME, "at": N, "text": TEXT}` and `{"do": "get", ..., "size": N}`: the memory of a device.
 """
 
@@ -13,6 +17,8 @@ from bench.echo.service import Service as Echo
 from corekernel.errors import HmkError
 from corekernel.port import Caller
 from corekernel.service import Environment
+from services.stubs.core import CoreClient
+from services.stubs.devmgr import DevmgrClient
 
 
 class Service(Echo):
@@ -40,3 +46,23 @@ class Service(Echo):
 
     def _get(self, caller: Caller, device: str, at: int, size: int) -> str:
         return bytes(self._environment.device(device)[at : at + size]).decode()
+
+    def _read(self, caller: Caller, position: int, limit: int, known: int) -> tuple[int, int, bool, str]:
+        start, window, ended, data = CoreClient(self._environment.port("core")).serial_read(position, limit, known)
+        return start, window, ended, data.decode("utf-8", "surrogateescape")
+
+    def _console(self, caller: Caller, position: int, text: str) -> None:
+        CoreClient(self._environment.port("core")).console_write(position, text.encode())
+
+    @property
+    def _devmgr(self) -> DevmgrClient:
+        return DevmgrClient(self._environment.port("devmgr"))
+
+    def _open_device(self, caller: Caller, rdev: int, flags: int, client: int = -1) -> int:
+        return self._devmgr.open(caller.client if client < 0 else client, rdev, flags)
+
+    def _release(self, caller: Caller, handle: int) -> None:
+        self._devmgr.release(handle)
+
+    def _set_flags(self, caller: Caller, handle: int, flags: int) -> None:
+        self._devmgr.set_flags(handle, flags)
