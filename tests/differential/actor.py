@@ -73,6 +73,7 @@ class Actor:
         self._api.chown("/", 0, 0)
         for name in self._api.listxattr("/"):
             self._api.removexattr("/", name)
+        self._api.utime("/", ns=(0, 0))
 
     def do_found(self) -> None:
         """Make the directory where every sequence starts."""
