@@ -234,7 +234,7 @@ class Contents:
             case 0:
                 self._fill(change, inode, offset, end)
             case 2 if mode & KEEP_SIZE:
-                self._punch(change, inode, offset, min(end, -(-max(inode.size, 1) // BLOCK) * BLOCK))
+                self._punch(change, inode, offset, end)
             case _:
                 raise ServiceError(errno.EOPNOTSUPP)
         if not mode & (KEEP_SIZE | PUNCH_HOLE) and end > inode.size:

@@ -223,9 +223,7 @@ class Data(FileSystem):
         if whence not in bases or (node.is_directory and whence == os.SEEK_END):
             raise ServiceError(errno.EINVAL)
         position = bases[whence] + offset
-        if position > LARGEST_POSITION:
-            raise ServiceError(errno.EOVERFLOW if whence != os.SEEK_SET else errno.EINVAL)
-        if position < 0:
+        if not 0 <= position <= LARGEST_POSITION:
             raise ServiceError(errno.EINVAL)
         return position
 
@@ -254,6 +252,8 @@ class Data(FileSystem):
             last, found = self._store.entries(node, at, count)
             if found and before is None:
                 asked.done(at, (MOVE, description.index, last))
+            if not description.flags & os.O_NOATIME:
+                self._accessed(node)
             return node, at, pack_entries(found), len(found) < count
 
         node, at, packed, finished = self.run(caller, operation)

@@ -202,7 +202,7 @@ class Calls:
             entered = self._fs.open(request(), directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, raw).descriptor
             try:
                 self._fs.access(entered, os.X_OK, AT_EMPTY_PATH, b"")
-                where = self._fs.path_of(entered)
+                where = self._path_of(entered)
             except ServiceError:
                 self._fs.close(request(), entered)
                 raise
@@ -211,6 +211,15 @@ class Calls:
         left, self._cwd, self._cwd_path = self._cwd, entered, where
         if left is not None and left != ROOT:
             self._fs.close(request(), left)
+
+    def _path_of(self, directory: int) -> bytes:
+        """Path of a directory; nothing if it has been removed."""
+        try:
+            return self._fs.path_of(directory)
+        except ServiceError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return b""
 
     def _return(self) -> int:
         """In a forked child: open the directory again that was the parent's current one."""

@@ -73,6 +73,7 @@ class Actor:
         self._api.chown("/", 0, 0)
         for name in self._api.listxattr("/"):
             self._api.removexattr("/", name)
+        self._api.utime("/", ns=(0, 0))
 
     def do_found(self) -> None:
         """Make the directory where every sequence starts."""
@@ -89,12 +90,10 @@ class Actor:
     def do_tree(self) -> dict[str, Any]:
         """Everything there is: attributes, contents, links, extended attributes."""
         found = {"/": self._described("/")}
-        for top, directories, others in self._api.walk("/"):
-            if top.split("/")[1] in self._kept:
-                continue
-            for name in [*directories, *others]:
-                path = os.path.join(top, name)
-                if path[1:] not in self._kept:
+        for name in sorted(set(self._api.listdir("/")) - self._kept):
+            found["/" + name] = self._described("/" + name)
+            for top, directories, others in self._api.walk("/" + name):
+                for path in (os.path.join(top, name) for name in [*directories, *others]):
                     found[path] = self._described(path)
         return found
 

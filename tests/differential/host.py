@@ -67,10 +67,6 @@ class Host:
         kind, _, begin, extent, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
         return None if kind == fcntl.F_UNLCK else (kind, begin, extent, pid)
 
-    def walk(self, top: str) -> Any:
-        """`os.walk`, bottom up."""
-        return os.walk(top, topdown=False)
-
 
 def _checked(result: int) -> None:
     if result < 0:
