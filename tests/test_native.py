@@ -73,6 +73,7 @@ class Bound:
 
     client: int = 7
     uid: int = 0
+    gid: int = 0
     pid: int = 0
     thread: int = 0
     handlers: dict[int, Handler] = field(default_factory=dict)
