@@ -68,7 +68,7 @@ class Entry(NamedTuple):
     kind: int
 
 
-def pack_entries(entries: Sequence[Entry]) -> bytes:
+def pack_entries(entries: Sequence[tuple[bytes, int, int]]) -> bytes:
     """Entries as they travel: their number, all inode numbers, all types (4 bits of the mode), all names.
 
     By columns, because a name holds no slash: what takes one step per entry is done by the interpreter's own
@@ -90,14 +90,25 @@ def unpack_entries(raw: bytes) -> list[Entry]:
     Raises:
         ValueError: it is not a list of entries.
     """
+    names = unpack_names(raw)
+    count = len(names)
+    inodes = struct.unpack_from(f"<{count}Q", raw, 4)
+    kinds = [kind << 12 for kind in raw[4 + 8 * count : 4 + 9 * count]]
+    return list(map(Entry, names, inodes, kinds))
+
+
+def unpack_names(raw: bytes) -> list[bytes]:
+    """Only the names of entries from what came.
+
+    Raises:
+        ValueError: it is not a list of entries.
+    """
     if len(raw) < 4:
         raise ValueError(f"{len(raw)} bytes are no list of entries")
     count = int.from_bytes(raw[:4], "little")
     if len(raw) < 4 + 9 * count:
         raise ValueError(f"{len(raw)} bytes cannot list {count} entries")
-    inodes = struct.unpack_from(f"<{count}Q", raw, 4)
-    kinds = [kind << 12 for kind in raw[4 + 8 * count : 4 + 9 * count]]
     names = raw[4 + 9 * count :].split(b"/") if count else []
     if len(names) != count:
         raise ValueError(f"{len(names)} names for {count} entries")
-    return list(map(Entry, names, inodes, kinds))
+    return names

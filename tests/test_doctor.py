@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from corekernel import confine, doctor
 from tests.forked import as_root, become_nobody, run_forked
 
@@ -16,6 +18,12 @@ def test_weaknesses_without_privilege_name_what_is_lost() -> None:
     found = " ".join(run_forked(body))
     for lost in ("user id", "pid namespace", "private view", "network namespace"):
         assert lost in found
+
+
+def test_without_landlock_it_is_said_what_a_service_with_host_paths_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confine, "landlock_abi", lambda: 0)
+    assert any("host_paths can read whatever" in text for text in confine.weaknesses())
+    assert "host_paths can read whatever" in doctor.report()
 
 
 def test_the_doctor_finds_what_is_there_and_says_what_is_lost() -> None:

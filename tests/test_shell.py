@@ -170,6 +170,7 @@ def test_directories_are_gone_to_and_back_from(user: User) -> None:
         ("cp f /no/where", "cp: /no/where: No such file or directory"),
         ("cp d e", "cp: d: is a directory; -r copies it"),
         ("cp f f", "cp: f: is f itself"),
+        ("cp -r . d", "cp: ./d: cannot be copied into itself"),
         ("rm host:/etc/passwd", "rm: host:/etc/passwd: only cp writes to the host"),
         ("echo x > d", "shell: d: Is a directory"),
         ("kill 4000", "kill: 4000: No such process"),
@@ -308,6 +309,7 @@ def test_a_terminal_has_completion_history_progress_and_ctrl_c(box: Box, tmp_pat
         at_prompt(shown, box.name)
         shown.type("ech\tdo''ne; ls -1 /tmp/ou\tone\t\n")
         assert "done" in shown.read_until("\n/tmp/ours/one file")
+        at_prompt(shown, box.name)
         shown.type("\x10; echo ag''ain\n")  # the last line once more, and something new
         shown.read_until("again")
         at_prompt(shown, box.name)
@@ -317,6 +319,7 @@ def test_a_terminal_has_completion_history_progress_and_ctrl_c(box: Box, tmp_pat
         at_prompt(shown, box.name)
         shown.type("rm -r /tmp/library; echo st''ill here\n")
         shown.read_until("still here")
+        at_prompt(shown, box.name)
         shown.type("\x04")
         result = os.waitid(os.P_PID, shown.pid, os.WEXITED | os.WNOWAIT)
         assert result is not None and result.si_status == 0

@@ -26,9 +26,9 @@ from bench.stats import Row
 
 CASE: Final = "tree-copy"
 HOST_MOUNT: Final = "/host"
-ADDED: Final = frozenset({"site-packages", "dist-packages", "__pycache__"})
-LARGEST: Final = 16 << 20
 _CHUNK: Final = 1 << 20
+_LARGEST = 16 << 20
+_ADDED = {"site-packages", "dist-packages"}
 
 
 class Tree(NamedTuple):
@@ -49,24 +49,23 @@ class Copied(NamedTuple):
     source: str
 
 
-def _readable_files(root: Path) -> Iterator[Path]:
-    """Regular files of a library that can be read, sorted by path; what was added to it left out."""
-    for path in sorted(root.rglob("*")):
-        try:
-            if ADDED.isdisjoint(path.parts) and path.is_file() and not path.is_symlink():
-                if path.stat().st_size <= LARGEST:
-                    path.open("rb").close()
-                    yield path
-        except OSError:
-            continue
-
-
 def library(most: int) -> Tree:
     """Python's standard library, or the first files of it."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path.relative_to(root) for path in islice(_readable_files(root), most)]
+    files = [path.relative_to(root) for path in islice(_regular_files(root), most)]
     directories = {parent for path in files for parent in path.parents if parent.parts}
     return Tree(str(root), sorted(map(str, directories)), list(map(str, files)))
+
+
+def _regular_files(root: Path) -> Iterator[Path]:
+    """Readable files below a directory, sorted within each; what was added to the library and giants are left out."""
+    for directory, below, names in os.walk(root):
+        below[:] = sorted(set(below) - _ADDED)
+        for name in sorted(names):
+            path = Path(directory, name)
+            regular = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
+            if regular and path.stat().st_size <= _LARGEST:
+                yield path
 
 
 def rows(places: Sequence[Place], plan: Plan) -> Iterator[Row]:

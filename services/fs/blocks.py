@@ -66,7 +66,7 @@ class BlockMap:
         return block, count
 
     def _find(self, wanted: int) -> int:
-        """Where a run of `wanted` starts: after the last one taken if possible; else any free block."""
+        """Where a run of `wanted` starts: from the last one taken, or the first one given back, on; else any block."""
         here, there = self._next, self.first
         for run in (wanted, 1):
             for start, end in ((here, self.last), (there, self.last)):
@@ -81,9 +81,10 @@ class BlockMap:
         return (end if used < 0 else used) - block
 
     def give(self, block: int, count: int) -> None:
-        """Mark blocks as free."""
+        """Mark blocks as free; they are the next to be taken: the host has given memory to them already."""
         self._mark(block, bytes(count))
         self.free += count
+        self._next = min(self._next, block)
 
     def _mark(self, block: int, states: bytes) -> None:
         self._used[block : block + len(states)] = states

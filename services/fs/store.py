@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias, cast
 import apsw
 
 from corekernel.errors import ServiceError
-from services.files import NAME_MAX, Attributes, Entry
+from services.files import NAME_MAX, Attributes
 from services.fs.blocks import BlockMap
 from services.fs.device import BLOCK, Device
 from services.fs.journal import Request
@@ -166,13 +166,16 @@ class Store:
             inode.extents = rows.fetchall()
         return inode.extents
 
-    def entries(self, directory: Inode, after: int, count: int) -> tuple[int, list[Entry]]:
-        """Up to `count` names in a directory whose place is beyond `after`, and the place of the last one."""
-        rows = self.execute(
-            "SELECT name, ino, kind, place FROM name WHERE parent=? AND place>? ORDER BY place LIMIT ?",
+    def entries(self, directory: Inode, after: int, count: int) -> tuple[int, list[tuple[bytes, int, int]]]:
+        """Place of the last of up to `count` names in a directory beyond the place `after`; the names, as `Entry`."""
+        rows: list[tuple[bytes, int, int]] = self.execute(
+            "SELECT name, ino, kind FROM name WHERE parent=? AND place>? ORDER BY place LIMIT ?",
             (directory.ino, after, count),
         ).fetchall()
-        return (rows[-1][3] if rows else after), [Entry(row[0], row[1], row[2]) for row in rows]
+        if not rows:
+            return after, rows
+        last = self.execute("SELECT place FROM name WHERE parent=? AND name=?", (directory.ino, rows[-1][0]))
+        return last.fetchone()[0], rows
 
     def name_of(self, inode: Inode) -> tuple[int, bytes] | None:
         """Directory and name under which a file stands; None: it has none. Of anything but a directory, one of them."""

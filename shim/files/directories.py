@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, AnyStr, Final, Generic, overload
 
 from corekernel.errors import ServiceError
-from services.files import Entry, unpack_entries
+from services.files import Entry, unpack_entries, unpack_names
 from shim.files.calls import U64, AnyPath, BytesPath, StrPath, decoded, failure
 from shim.files.locks import Locks
 from shim.files.names import Names
@@ -117,6 +117,14 @@ class Scan(Generic[AnyStr]):
         self._waiting = iter(entries)
         return self.__next__()
 
+    def names(self) -> list[AnyStr]:
+        """All names still to come, at once."""
+        found = [self._name(entry.name) for entry in self._waiting]
+        while not self._finished and self._fd >= 0:
+            self._finished, packed = self._directory._packed(self._fd)
+            found += map(self._name, unpack_names(packed))
+        return found
+
     def _name(self, raw: bytes) -> AnyStr:
         name: Any = decoded(raw) if isinstance(self._base, str) else raw
         return name  # type: ignore[no-any-return]
@@ -148,14 +156,18 @@ class Directories(Locks, Names):
 
     def _entries(self, fd: int) -> tuple[bool, list[Entry]]:
         """Whether these are the last, and what comes next in an open directory; an empty list: nothing."""
+        finished, packed = self._packed(fd)
+        return finished, unpack_entries(packed)
+
+    def _packed(self, fd: int) -> tuple[bool, bytes]:
+        """The same, as it came."""
         try:
             finished, packed = self._fs.entries(self._lanes.request(), fd & U64, CHUNK_BYTES)
         except ServiceError as error:
             if error.errno == errno.ENOENT:  # it has been removed, and is empty
                 return True, []
             raise failure(error) from None
-        entries = unpack_entries(bytes(packed))
-        return finished or not entries, entries
+        return finished or not any(packed[:4]), bytes(packed)
 
     @overload
     def scandir(self, path: StrPath | int | None = None) -> Scan[str]: ...
@@ -173,7 +185,7 @@ class Directories(Locks, Names):
     def listdir(self, path: Any = None) -> Any:
         """Names in a directory, given by path or descriptor; None: the current one."""
         with self.scandir(path) as scan:
-            return [entry.name for entry in scan]
+            return scan.names()
 
     def walk(
         self,

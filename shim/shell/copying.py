@@ -68,6 +68,7 @@ class Copy:
         self._tries = tries
         self._recursive = recursive
         self._progress = progress
+        self._made: set[tuple[int, int]] = set()  # directories that are being copied into, by device and inode
 
     def one(self, source: Place, target: Place) -> None:
         """Copy a file, a link or, if recursive, a directory."""
@@ -90,19 +91,23 @@ class Copy:
     def _directory(self, source: Place, target: Place, found: os.stat_result) -> None:
         if not self._recursive:
             raise PlaceError(0, "is a directory; -r copies it", source.shown)
+        if (found.st_dev, found.st_ino) in self._made and source.one_side(target):
+            raise PlaceError(0, "cannot be copied into itself", source.shown)
         names = sorted(source.side.listdir(source.path))
         if not target.is_directory():
             with target.named():
                 target.side.mkdir(target.path, stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
-        copied = source.side.lstat(source.path), target.side.stat(target.path)
-        if type(source.side) is type(target.side) and os.path.samestat(*copied):
-            raise PlaceError(0, f"is {target.shown} itself", source.shown)
+        if source.one_side(target):
+            made = target.side.stat(target.path)
+            if os.path.samestat(found, made):
+                raise PlaceError(0, f"is {target.shown} itself", source.shown)
+            self._made.add((made.st_dev, made.st_ino))
         for name in names:
-            if not source.below(name).same(target):
-                self.one(source.below(name), target.below(name))
+            self.one(source.below(name), target.below(name))
 
     def _file(self, source: Place, target: Place, found: os.stat_result) -> None:
-        if source.same(target):
+        there = target.found() if source.one_side(target) else None
+        if there is not None and os.path.samestat(found, there):
             raise PlaceError(0, f"is {target.shown} itself", source.shown)
         with source.named():
             reading = source.side.open_descriptor(source.path, os.O_RDONLY | os.O_CLOEXEC, 0)

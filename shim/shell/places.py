@@ -116,9 +116,6 @@ class Place:
         found = self.found()
         return found is not None and stat.S_ISDIR(found.st_mode)
 
-    def same(self, other: Place) -> bool:
-        """Whether both are one file."""
-        mine, others = self.found(), other.found()
-        if mine is None or others is None or type(self.side) is not type(other.side):
-            return False
-        return (mine.st_dev, mine.st_ino) == (others.st_dev, others.st_ino)
+    def one_side(self, other: Place) -> bool:
+        """Whether both are here, or both on the host."""
+        return type(self.side) is type(other.side)
