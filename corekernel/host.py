@@ -127,6 +127,7 @@ class Host:
             *_kept(message, fds[2:]),
             callers=message["callers"],
             host_paths=tuple(message["host_paths"]),
+            owner=message["owner"],
         )
         service = HostedService(name, message["number"], message, page, carriers, environment, self.attachment)
         if python:

@@ -47,6 +47,7 @@ class Environment:
         memory: Mapping[str, ObjectMapping] = MappingProxyType({}),
         callers: Mapping[str, int] = MappingProxyType({}),
         host_paths: tuple[str, ...] = (),
+        owner: int = 0,
     ) -> None:
         self.name = name
         self.options = options
@@ -55,6 +56,8 @@ class Environment:
         self.callers = callers
         """The services that may call this one, by name: each one's number, which is `caller.client` in its calls."""
         self.host_paths = host_paths
+        self.owner = owner
+        """Host user id of whoever launched the system."""
         self._connect = connect
         self._objects = objects
         self._memory = memory

@@ -242,6 +242,7 @@ class Supervisor:
             "language": spec.language.value,
             "options": spec.options,
             "host_paths": [*process.host_paths],
+            "owner": kernel.owner,
             "calls": [*spec.calls],
             "members": [m.name for m in process.members if m.spec.language is Language.PYTHON],
             "callers": {

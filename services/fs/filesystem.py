@@ -86,7 +86,7 @@ class FileSystem:
         self._core = CoreClient(environment.port("core"))
         self.started_ns = time.monotonic_ns()
         self._processes = ProcessTable(environment.object("processes"))
-        self._store = Store(Device(_disk(environment)))
+        self._store = Store(Device(_disk(environment)), environment.owner)
         self._contents = Contents(self._store)
         self._open = Descriptions(
             environment.object("descriptions"), environment.object("paths"), environment.object("descriptors")
@@ -131,7 +131,9 @@ class FileSystem:
             return found
         with self._store.transaction() as change:
             change.touch(parent)
-            return self._names.enter_new(change, parent, name, change.make(mode, 0, 0, rdev, parent.ino))
+            return self._names.enter_new(
+                change, parent, name, change.make(mode, self._environment.owner, 0, rdev, parent.ino)
+            )
 
     def _recover(self) -> None:
         """After a death: finish what was under way, and drop what belongs to clients that have gone meanwhile."""

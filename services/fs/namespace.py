@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
@@ -17,7 +16,7 @@ class Namespace(FileSystem):
     """mount, umount, the table of mounts, getcwd."""
 
     def _owner_only(self, caller: Caller) -> None:
-        if caller.uid not in (0, os.getuid()):
+        if caller.uid not in (0, self._environment.owner):
             raise ServiceError(errno.EPERM)
 
     def mount(self, caller: Caller, request: int, kind: str, paths: memoryview) -> None:

@@ -108,9 +108,24 @@ class Inode:
 class Store:
     """The files of one device."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, owner: int = 0) -> None:
         now = time.time_ns()
-        root = (ROOT_INODE, stat.S_IFDIR | 0o755, 2, 0, 0, 0, EMPTY_DIRECTORY, 0, now, now, now, now, ROOT_INODE, b"")
+        root = (
+            ROOT_INODE,
+            stat.S_IFDIR | 0o755,
+            2,
+            owner,
+            0,
+            0,
+            EMPTY_DIRECTORY,
+            0,
+            now,
+            now,
+            now,
+            now,
+            ROOT_INODE,
+            b"",
+        )
         first = f"INSERT INTO inode({_ROW}) VALUES({', '.join(map(str, root[:-1]))}, x'')"
         self.device = device
         self._database = open_database(device, (*_SCHEMA, first, "INSERT INTO counter VALUES(1, 1)"))
