@@ -218,7 +218,8 @@ class Contents:
         change.touch(inode)
         if length > inode.size:
             self._zero_beyond_end(inode, length)
-        self._remove(change, inode, -(-length // BLOCK), LARGEST_FILE // BLOCK + 1)
+        else:
+            self._remove(change, inode, -(-length // BLOCK), LARGEST_FILE // BLOCK + 1)
         inode.size = length
         self._modified(change, inode)
 

@@ -59,7 +59,7 @@ class Data(FileSystem):
             data = self._contents.read(inode, at, size)
             if data:
                 request.done(at, (MOVE, description.index, at + len(data)))
-        if data and not description.flags & os.O_NOATIME:
+        if not description.flags & os.O_NOATIME:
             self._accessed(inode)
         if data and self._watches.active:
             self.noted(description, watches.ACCESS)

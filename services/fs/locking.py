@@ -50,6 +50,8 @@ class Locking(FileSystem):
         def locked() -> bool:
             with self._lock:
                 description = self._lockable(caller, descriptor)
+                if kind != fcntl.LOCK_UN and not description.readable and not description.writable:
+                    raise ServiceError(errno.EBADF)
                 if kind == fcntl.LOCK_UN:
                     self._locks.unlock_description(description.index)
                     return True

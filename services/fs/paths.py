@@ -187,6 +187,8 @@ class Paths(FileSystem):
             if place.last is not Last.NAME or place.node is not None:
                 raise ServiceError(errno.EEXIST)
             source = local(node)
+            if place.slash:
+                raise ServiceError(errno.ENOENT)
             self._names.may_link(caller, source)
             parent = self._names.may_create(caller, place)
             if source.is_directory:

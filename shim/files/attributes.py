@@ -113,7 +113,7 @@ class Attributes(Calls):
 
     def chmod(self, path: int | AnyPath, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
         """Set permissions; the file may be given as a descriptor."""
-        directory, flags, raw = self._target(path, dir_fd, follow_symlinks)
+        directory, flags, raw = self._changed(path, dir_fd, follow_symlinks)
         try:
             self._fs.change_mode(self._lanes.request(), directory, flags, mode & 0o7777, raw)
         except ServiceError as error:
@@ -133,7 +133,7 @@ class Attributes(Calls):
         follow_symlinks: bool = True,
     ) -> None:
         """Set owner and group; -1 leaves one as it is. The file may be given as a descriptor."""
-        directory, flags, raw = self._target(path, dir_fd, follow_symlinks)
+        directory, flags, raw = self._changed(path, dir_fd, follow_symlinks)
         owner, group = _id(uid), _id(gid)
         try:
             self._fs.change_owner(self._lanes.request(), directory, flags, owner, group, raw)
@@ -165,7 +165,7 @@ class Attributes(Calls):
             raise ValueError("utime: you may specify either 'times' or 'ns' but not both")
         if ns is None:
             ns = (NOW, NOW) if times is None else (_nanoseconds(times[0]), _nanoseconds(times[1]))
-        directory, flags, raw = self._target(path, dir_fd, follow_symlinks)
+        directory, flags, raw = self._changed(path, dir_fd, follow_symlinks)
         try:
             self._fs.change_times(self._lanes.request(), directory, flags, ns[0], ns[1], raw)
         except ServiceError as error:
@@ -176,7 +176,7 @@ class Attributes(Calls):
     def getxattr(self, path: int | AnyPath, attribute: AnyPath, *, follow_symlinks: bool = True) -> bytes:
         """Value of an extended attribute."""
         name = self._attribute(path, attribute)
-        directory, flags, raw = self._target(path, None, follow_symlinks)
+        directory, flags, raw = self._changed(path, None, follow_symlinks)
         try:
             return self._fs.get_attribute(directory, flags, name, raw)
         except ServiceError as error:
@@ -189,7 +189,7 @@ class Attributes(Calls):
         name, value = self._attribute(path, attribute), bytes(value)
         if len(value) > _VALUE_MAX:
             raise failure(errno.E2BIG, path)
-        directory, at_flags, raw = self._target(path, None, follow_symlinks)
+        directory, at_flags, raw = self._changed(path, None, follow_symlinks)
         request = self._lanes.request()
         try:
             self._fs.set_attribute(request, directory, at_flags, flags & U64, name, len(raw), raw + value)
@@ -199,7 +199,7 @@ class Attributes(Calls):
     def listxattr(self, path: int | AnyPath | None = None, *, follow_symlinks: bool = True) -> list[str]:
         """Names of a file's extended attributes."""
         path = "." if path is None else path
-        directory, flags, raw = self._target(path, None, follow_symlinks)
+        directory, flags, raw = self._changed(path, None, follow_symlinks)
         try:
             names = self._fs.list_attributes(directory, flags, raw)
         except ServiceError as error:
@@ -209,7 +209,7 @@ class Attributes(Calls):
     def removexattr(self, path: int | AnyPath, attribute: AnyPath, *, follow_symlinks: bool = True) -> None:
         """Remove an extended attribute."""
         name = self._attribute(path, attribute)
-        directory, flags, raw = self._target(path, None, follow_symlinks)
+        directory, flags, raw = self._changed(path, None, follow_symlinks)
         try:
             self._fs.remove_attribute(self._lanes.request(), directory, flags, name, raw)
         except ServiceError as error:

@@ -140,6 +140,7 @@ class Calls:
         self.epoch = object()
         self._lanes = Lanes.fresh()
         self._devices: dict[int, int] = {}  # descriptor -> handle, of those that are devices
+        self._path_only: set[int] = set()  # descriptors that were opened with O_PATH
         self._cwd: int | None = ROOT if self._cwd_path == b"/" else None  # None: still to be opened, by its path
 
     # ---- paths
@@ -164,6 +165,16 @@ class Calls:
             return (path if path >= 0 else _NOBODY), AT_EMPTY_PATH, b""
         directory, raw = self._at(path, dir_fd)
         return directory, 0 if follow else AT_SYMLINK_NOFOLLOW, raw
+
+    def _changed(self, path: int | AnyPath, dir_fd: int | None, follow: bool = True) -> tuple[int, int, bytes]:
+        """The same for what may not be done to a descriptor of O_PATH.
+
+        Raises:
+            OSError: EBADF, it is one.
+        """
+        if isinstance(path, int) and path in self._path_only:
+            raise failure(errno.EBADF, path)
+        return self._target(path, dir_fd, follow)
 
     def _two(
         self, first: AnyPath, second: AnyPath, first_fd: int | None, second_fd: int | None

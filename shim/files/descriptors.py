@@ -45,12 +45,13 @@ class Descriptors(Calls):
             raise failure(error, path) from None
         if opened.server == DEVMGR:
             self._devices[opened.descriptor] = opened.handle
+        if flags & os.O_PATH:
+            self._path_only.add(opened.descriptor)
         return opened
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
-        if self._devices:
-            self._devices.pop(fd, None)
+        self._forget(fd)
         try:
             self._fs.close(self._lanes.request(), fd & U64)
         except ServiceError as error:
@@ -72,10 +73,19 @@ class Descriptors(Calls):
             made = self._fs.duplicate(self._lanes.request(), fd & U64, wanted & U64, exactly, flags)
         except ServiceError as error:
             raise failure(error) from None
-        self._devices.pop(made, None)
+        self._forget(made)
         if fd in self._devices:
             self._devices[made] = self._devices[fd]
+        if fd in self._path_only:
+            self._path_only.add(made)
         return made
+
+    def _forget(self, fd: int) -> None:
+        """What is known of a descriptor no longer holds."""
+        if self._devices:
+            self._devices.pop(fd, None)
+        if self._path_only:
+            self._path_only.discard(fd)
 
     def _flags(self, fd: int) -> tuple[int, int]:
         try:

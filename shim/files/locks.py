@@ -63,6 +63,8 @@ class Locks(Descriptors, Attributes):
 
     def _range(self, fd: int, length: int, start: int, whence: int) -> tuple[int, int]:
         """Start from the beginning of the file, and length, by the rules of fcntl(2)."""
+        if fd in self._path_only:
+            raise failure(errno.EBADF)
         if whence == os.SEEK_CUR:
             start += self.lseek(fd, 0, os.SEEK_CUR)
         elif whence == os.SEEK_END:

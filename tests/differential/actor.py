@@ -92,6 +92,8 @@ class Actor:
         found = {"/": self._described("/")}
         for name in sorted(set(self._api.listdir("/")) - self._kept):
             found["/" + name] = self._described("/" + name)
+            if stat.S_ISLNK(self._api.lstat("/" + name).st_mode):
+                continue
             for top, directories, others in self._api.walk("/" + name):
                 for path in (os.path.join(top, name) for name in [*directories, *others]):
                     found[path] = self._described(path)
