@@ -180,7 +180,7 @@ def test_lost_wakeup_at_the_gate_is_reported_as_stuck(explored: Explored, name: 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [*BY_THREE, *gate_model.LARGE])
 def test_gate_holds_within_larger_bounds(name: str) -> None:
-    result = gate_model.check({**gate_model.SCENARIOS, **gate_model.LARGE}[name])
+    result = gate_model.check({**gate_model.SCENARIOS, **gate_model.LARGE}[name], limit=8_000_000)
     assert result.holds, str(result)
 
 

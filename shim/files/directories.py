@@ -165,7 +165,7 @@ class Directories(Locks, Names):
             finished, packed = self._fs.entries(self._lanes.request(), fd & U64, CHUNK_BYTES)
         except ServiceError as error:
             if error.errno == errno.ENOENT:  # it has been removed, and is empty
-                return True, []
+                return True, bytes(4)
             raise failure(error) from None
         return finished or not any(packed[:4]), bytes(packed)
 
