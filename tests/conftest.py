@@ -33,7 +33,6 @@ SERVICES_LEFT_ALONE = (
     "chain_c",
     "procmgr",
     "memmgr",
-    "devmgr",
     "example",
 )
 
