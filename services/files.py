@@ -68,7 +68,7 @@ class Entry(NamedTuple):
     kind: int
 
 
-def pack_entries(entries: Sequence[tuple[bytes, int, int]]) -> bytes:
+def pack_entries(entries: Sequence[Entry]) -> bytes:
     """Entries as they travel: their number, all inode numbers, all types (4 bits of the mode), all names.
 
     By columns, because a name holds no slash: what takes one step per entry is done by the interpreter's own

@@ -21,7 +21,7 @@ import pytest
 from corekernel import boot, composition, namespaces
 from tests.callers import MEGABYTE
 from tests.residue import Residue, no_residue
-from tests.systems import FAULTY, Boots, Box, boot_box, living
+from tests.systems import ECHOES, FAULTY, Boots, Box, Keeps, boot_box, living
 
 CONSOLE_SHOWN = 4000
 SERVICES_LEFT_ALONE = (
@@ -33,7 +33,6 @@ SERVICES_LEFT_ALONE = (
     "chain_c",
     "procmgr",
     "memmgr",
-    "devmgr",
     "example",
 )
 
@@ -65,7 +64,7 @@ def system(tmp_path: Path) -> Iterator[Boots]:
     """Boots systems for one test; they are killed when it ends, after their pools were seen to settle."""
     boxes: list[Box] = []
 
-    def start(base: str = "bench", text: str = "", **options: Any) -> Box:
+    def start(base: str = ECHOES, text: str = "", **options: Any) -> Box:
         boxes.append(boot_box(tmp_path, base, text, **options))
         return boxes[-1]
 
@@ -81,25 +80,56 @@ def system(tmp_path: Path) -> Iterator[Boots]:
 @pytest.fixture
 def bench(system: Boots) -> Box:
     """A system of the composition `bench` for one test."""
+    return system("bench")
+
+
+@pytest.fixture
+def echoes(system: Boots) -> Box:
+    """A system with the two echo services for one test."""
     return system()
 
 
 @pytest.fixture(scope="module")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    box = boot_box(tmp_path_factory.mktemp("shared"), "bench", FAULTY)
+def _kept() -> Iterator[dict[tuple[str, str], Box]]:
+    boxes: dict[tuple[str, str], Box] = {}
     try:
-        yield box
+        yield boxes
     finally:
-        box.close()
+        for box in boxes.values():
+            box.close()
 
 
 @pytest.fixture
-def shared(_shared: Box) -> Iterator[Box]:
-    """A system of `bench` and the service `faulty`, for all tests of a module; each leaves its pools settled."""
-    yield _shared
-    _shared.settle()
-    _shared.children.clear()
-    _shared.attached.clear()
+def kept(_kept: dict[tuple[str, str], Box], residue: Residue, tmp_path: Path) -> Iterator[Keeps]:
+    """Boots systems that stay for the other tests of a module; each test leaves the pools settled.
+
+    For tests to which it is all the same what was called before them. After one that leaves its pools unsettled the
+    next gets a new system.
+    """
+    used: set[tuple[str, str]] = set()
+
+    def get(text: str = "", base: str = ECHOES) -> Box:
+        if (base, text) not in _kept:
+            with residue.admitting():
+                _kept[base, text] = boot_box(tmp_path, base, text)
+        used.add((base, text))
+        return _kept[base, text]
+
+    yield get
+    try:
+        for key in used:
+            _kept[key].settle()
+            _kept[key].forget_clients()
+    except BaseException:
+        for key in used:
+            _kept.pop(key).close()
+        raise
+
+
+@pytest.fixture
+def shared(kept: Keeps) -> Box:
+    """A system of `bench` and the service `faulty`, for all tests of a module."""
+    return kept(FAULTY, "bench")
 
 
 @pytest.fixture
@@ -122,8 +152,8 @@ def _subreaper() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def residue() -> Iterator[None]:
-    """Nothing outlives a test; systems of wider scope are there before it."""
+def residue() -> Iterator[Residue]:
+    """Nothing outlives a test but systems of wider scope, which are there before it or are admitted."""
     before = Residue.now()
-    yield
+    yield before
     no_residue(before)

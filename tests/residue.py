@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,18 @@ class Residue:
         )  # only descendants are looked for, and they have only descendants
         processes = {(pid, started) for pid, (_, started) in table.items()}
         return cls(processes, _shared_memory(), _sockets(), _mounts(), groups_of_systems())
+
+    @contextlib.contextmanager
+    def admitting(self) -> Iterator[None]:
+        """What comes in the block is to stay for other tests."""
+        earlier = Residue.now()
+        yield
+        later = Residue.now()
+        self.processes |= later.processes - earlier.processes
+        self.memory |= later.memory - earlier.memory
+        self.sockets |= later.sockets - earlier.sockets
+        self.mounts |= later.mounts - earlier.mounts
+        self.groups |= later.groups - earlier.groups
 
     def added(self) -> list[str]:
         """What has come since, one line each."""

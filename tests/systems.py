@@ -24,6 +24,7 @@ from corekernel.composition import Composition
 from tests.processes import SETTLE_SECONDS, Child, Facts, Tell, children_of, stopped, until
 
 CALL_SECONDS = 15.0
+ECHOES = str(Path(__file__).parent / "echoes.toml")
 FAULTY = """
 [service.faulty]
 module = "tests.faulty"
@@ -179,6 +180,11 @@ class Box:
         if self.running_core() and not self.running.wait(0):
             until(lambda: not self._still_bound(), f"stacks come back: {self._still_bound()}", SETTLE_SECONDS)
 
+    def forget_clients(self) -> None:
+        """Hold on to those no longer that `settle` has let go."""
+        self.children.clear()
+        self.attached.clear()
+
     def _still_bound(self) -> dict[str, int]:
         """Stacks bound in services that no service calls, less the one that the core itself has in a pre-bound one."""
         called = {name for service in self.composition.services for name in service.calls}
@@ -205,8 +211,16 @@ class Box:
 class Boots(Protocol):
     """What the fixture `system` gives."""
 
-    def __call__(self, base: str = "bench", text: str = "", **options: Any) -> Box:
+    def __call__(self, base: str = ECHOES, text: str = "", **options: Any) -> Box:
         """Boot composition `base` with the TOML `text` laid over it; options are those of `boot.launch`."""
+        ...
+
+
+class Keeps(Protocol):
+    """What the fixture `kept` gives."""
+
+    def __call__(self, text: str = "", base: str = ECHOES) -> Box:
+        """The module's system of composition `base` with the TOML `text` laid over it."""
         ...
 
 

@@ -149,10 +149,10 @@ def test_services_run_apart_with_no_privilege(bench: Box) -> None:
         assert all(os.readlink(f"/proc/{p['pid']}/ns/net") != own for p in processes)
 
 
-def test_a_service_keeps_its_user_id_and_its_confinement_across_a_restart(bench: Box) -> None:
-    before = status_of(bench.pid("echo"))
-    bench.recovered("echo", bench.kill("echo"))
-    after = status_of(bench.pid("echo"))
+def test_a_service_keeps_its_user_id_and_its_confinement_across_a_restart(echoes: Box) -> None:
+    before = status_of(echoes.pid("echo"))
+    echoes.recovered("echo", echoes.kill("echo"))
+    after = status_of(echoes.pid("echo"))
     for key in ("Uid", "Gid", "Seccomp", "NoNewPrivs", "CapEff", "CapBnd"):
         assert after[key] == before[key]
 

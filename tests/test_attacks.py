@@ -36,16 +36,16 @@ from tests.attacker import (
     unharmed,
 )
 from tests.processes import Facts, Tell, stopped, until
-from tests.systems import Boots, Box
+from tests.systems import Boots, Box, Keeps
 
 VICTIMS = ("echo", "cecho")
 SLOTS = 12
 
 
 @pytest.fixture
-def box(system: Boots) -> Box:
+def box(kept: Keeps) -> Box:
     """A system to attack."""
-    return system()
+    return kept()
 
 
 # ---- scribbling

@@ -162,45 +162,45 @@ def test_only_what_exceeds_is_killed() -> None:
 # ---- the groups of a system
 
 
-def test_each_process_that_the_core_starts_has_a_group_of_its_own(bench: Box) -> None:
-    system = bench.attach()
+def test_each_process_that_the_core_starts_has_a_group_of_its_own(echoes: Box) -> None:
+    system = echoes.attach()
     programs = [host_pid(system, system.spawn(["/bin/sleep", "1000"])) for _ in range(2)]
-    services = [p["pid"] for p in bench.status()["processes"] if p["name"] != "core"]
+    services = [p["pid"] for p in echoes.status()["processes"] if p["name"] != "core"]
     found = [groups_of(pid) for pid in (*programs, *services)]
     hierarchies = len(cgroup_places.places())
     assert [len(groups) for groups in found] == [hierarchies] * len(found)
     assert len(set().union(*found)) == hierarchies * len(found)
-    assert all(f"/{cgroups.PREFIX}{bench.name}-" in group for groups in found for group in groups)
-    assert groups_of(bench.status()["core_pid"]) == groups_of(os.getpid())
+    assert all(f"/{cgroups.PREFIX}{echoes.name}-" in group for groups in found for group in groups)
+    assert groups_of(echoes.status()["core_pid"]) == groups_of(os.getpid())
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
-def test_a_system_and_the_doctor_say_what_the_host_does_not_enforce(bench: Box, controller: str) -> None:
+def test_a_system_and_the_doctor_say_what_the_host_does_not_enforce(echoes: Box, controller: str) -> None:
     check = next(check for check in doctor.checks() if check.name == f"control group: {controller}")
-    assert weakness(bench, controller) == (where(controller) is None) == (not check.ok)
+    assert weakness(echoes, controller) == (where(controller) is None) == (not check.ok)
 
 
-def test_programs_start_with_the_limits_that_policy_gives_them(bench: Box) -> None:
-    system = bench.attach()
+def test_programs_start_with_the_limits_that_policy_gives_them(echoes: Box) -> None:
+    system = echoes.attach()
     system.spawn(["/bin/sleep", "1000"])
     for controller, names, wanted in (
         ("memory", ("memory.limit_in_bytes", "memory.max"), str(256 * MIB)),
         ("pids", ("pids.max",), "256"),
     ):
-        files = [path / name for path in inner(bench.name) for name in names if (path / name).exists()]
+        files = [path / name for path in inner(echoes.name) for name in names if (path / name).exists()]
         assert [path.read_text().strip() for path in files].count(wanted) == (where(controller) is not None)
     assert system.procmgr.wait(script(system, "sys.exit(s.memmgr.limit_get(s.pid) >> 20 == 256)")) == 1
 
 
-def test_groups_go_with_their_processes(bench: Box) -> None:
-    system = bench.attach()
-    before = len(inner(bench.name))
+def test_groups_go_with_their_processes(echoes: Box) -> None:
+    system = echoes.attach()
+    before = len(inner(echoes.name))
     for _ in range(5):
         assert system.procmgr.wait(system.spawn(["/bin/true"])) == 0
-    bench.recovered("echo", bench.kill("echo"))
+    echoes.recovered("echo", echoes.kill("echo"))
     with pytest.raises(OSError, match="No such file"):
         system.spawn(["/no/such/program"])
-    until(lambda: len(inner(bench.name)) == before, f"there are {before} groups again")
+    until(lambda: len(inner(echoes.name)) == before, f"there are {before} groups again")
 
 
 def test_a_group_stays_until_the_last_of_a_programs_processes_has_ended(system: Boots) -> None:
@@ -280,11 +280,11 @@ def test_a_sweep_ends_what_a_dead_system_left_running(own_places: None) -> None:
         child.close()
 
 
-def test_a_sweep_leaves_a_living_system_alone(bench: Box) -> None:
-    before = inner(bench.name)
+def test_a_sweep_leaves_a_living_system_alone(echoes: Box) -> None:
+    before = inner(echoes.name)
     cgroups.sweep()
-    assert inner(bench.name) == before
-    system = bench.attach()
+    assert inner(echoes.name) == before
+    system = echoes.attach()
     assert system.procmgr.wait(system.spawn(["/bin/true"])) == 0
 
 

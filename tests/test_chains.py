@@ -10,7 +10,7 @@ import pytest
 from corekernel.errors import CallError, HandlerFault, TooDeep
 from shim.client import System
 from tests.relay.service import ECHO
-from tests.systems import Boots, Box
+from tests.systems import Boots, Box, Keeps
 
 MAX_DEPTH = 8
 PYTHON, C = "chain_a", "cchain_a"
@@ -43,13 +43,13 @@ def follow(system: System, script: bytes, priority: int = 1) -> list[Hop]:
 
 
 @pytest.mark.parametrize("first", [PYTHON, C])
-def test_a_chain_of_three_counts_its_hops(system: Boots, first: str) -> None:
-    client = system().attach().client(first)
+def test_a_chain_of_three_counts_its_hops(kept: Keeps, first: str) -> None:
+    client = kept(base="bench").attach().client(first)
     assert [client.chain(depth) for depth in (0, 1, 2, 3, 4)] == [1, 1, 2, 3, 3]
 
 
-def test_chains_of_many_threads_end_rightly(system: Boots) -> None:
-    attached = system().attach()
+def test_chains_of_many_threads_end_rightly(kept: Keeps) -> None:
+    attached = kept(base="bench").attach()
     results: list[int] = []
 
     def body() -> None:
@@ -65,8 +65,8 @@ def test_chains_of_many_threads_end_rightly(system: Boots) -> None:
     assert results == [3] * (16 * 2 * 20)
 
 
-def test_a_call_back_runs_on_the_stack_that_waits(system: Boots) -> None:
-    box = system(text=relays("ab"))
+def test_a_call_back_runs_on_the_stack_that_waits(kept: Keeps) -> None:
+    box = kept(relays("ab"))
     attached = box.attach()
     hops = follow(attached, b"nn")
     assert [hop.name for hop in hops] == ["a", "b", "a"]
@@ -77,8 +77,8 @@ def test_a_call_back_runs_on_the_stack_that_waits(system: Boots) -> None:
     assert (box.bound("a"), box.bound("b")) == (1, 1)
 
 
-def test_a_longer_cycle_draws_another_stack(system: Boots) -> None:
-    box = system(text=relays("abc"))
+def test_a_longer_cycle_draws_another_stack(kept: Keeps) -> None:
+    box = kept(relays("abc"))
     hops = follow(box.attach(), b"nnn")
     assert [hop.name for hop in hops] == ["a", "b", "c", "a"]
     assert hops[0].thread != hops[3].thread
@@ -86,8 +86,8 @@ def test_a_longer_cycle_draws_another_stack(system: Boots) -> None:
 
 
 @pytest.mark.parametrize("cycle", ["ab", "abc"])
-def test_a_cycle_ends_at_the_depth_bound(system: Boots, cycle: str) -> None:
-    box = system(text=relays(cycle))
+def test_a_cycle_ends_at_the_depth_bound(kept: Keeps, cycle: str) -> None:
+    box = kept(relays(cycle))
     attached = box.attach()
     assert len(follow(attached, b"n" * (MAX_DEPTH - 1))) == MAX_DEPTH
     with pytest.raises((TooDeep, HandlerFault), match=r"(?i)deep"):
@@ -98,14 +98,14 @@ def test_a_cycle_ends_at_the_depth_bound(system: Boots, cycle: str) -> None:
 
 
 @pytest.mark.parametrize("priority", [0, 1, 2])
-def test_depth_and_priority_travel_along(system: Boots, priority: int) -> None:
-    hops = follow(system(text=relays("abc")).attach(), b"nnnn", priority)
+def test_depth_and_priority_travel_along(kept: Keeps, priority: int) -> None:
+    hops = follow(kept(relays("abc")).attach(), b"nnnn", priority)
     assert [hop.depth for hop in hops] == [0, 1, 2, 3, 4]
     assert {hop.priority for hop in hops} == {priority}
 
 
-def test_a_priority_lasts_for_its_own_call_only(system: Boots) -> None:
-    attached = system(text=relays("ab")).attach()
+def test_a_priority_lasts_for_its_own_call_only(kept: Keeps) -> None:
+    attached = kept(relays("ab")).attach()
     seen = [{hop.priority for hop in follow(attached, b"nnn", priority)} for priority in (2, 1, 0, 1)]
     assert seen == [{2}, {1}, {0}, {1}]
 

@@ -15,15 +15,15 @@ from corekernel.errors import CallError, TooBig
 from shim.client import System
 from tests.attacker import Body, bound_links, result_of, stranger, unharmed
 from tests.processes import Facts, Tell, until
-from tests.systems import Boots, Box
+from tests.systems import Box, Keeps
 
 SLOTS = 4000  # a little less than a pool has stacks
 
 
 @pytest.fixture
-def box(system: Boots) -> Box:
+def box(kept: Keeps) -> Box:
     """A system to attack."""
-    return system()
+    return kept()
 
 
 # ---- exhausting

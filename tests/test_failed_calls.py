@@ -139,7 +139,7 @@ def test_a_service_that_does_not_exist_is_named(shared: Box) -> None:
 
 
 def test_a_service_closed_to_clients_is_closed_whatever_they_say(system: Boots) -> None:
-    box = system(text="[service.chain_b]\nclients = false\n[service.echo]\nclients = [4711]\n")
+    box = system("bench", "[service.chain_b]\nclients = false\n[service.echo]\nclients = [4711]\n")
     client = box.attach()
     for service in ("chain_b", "echo"):
         assert service not in client.services

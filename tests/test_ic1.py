@@ -26,7 +26,7 @@ from shim.client import System
 from tests.attacker import Body, Forger, beside, bound_links, result_of, scribble, stranger, unharmed
 from tests.callers import MEGABYTE, caller, in_threads
 from tests.processes import Tell, status_of, until
-from tests.systems import FAULTY, Boots, Box
+from tests.systems import FAULTY, Boots, Box, Keeps
 
 CPUS = os.cpu_count() or 1
 POLL_CPU = CPUS - 1 if CPUS > 1 else None
@@ -46,15 +46,15 @@ def service(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def box(system: Boots, service: str) -> Box:
+def box(kept: Keeps, service: str) -> Box:
     """A system in which that service is IC1."""
-    return system(text=ic1(service))
+    return kept(ic1(service))
 
 
 @pytest.fixture
-def faulty(system: Boots) -> Box:
+def faulty(kept: Keeps) -> Box:
     """A system whose service `faulty` is IC1."""
-    return system(text=FAULTY + 'class = "IC1"\n')
+    return kept(FAULTY + 'class = "IC1"\n')
 
 
 # ---- which CPU
@@ -115,19 +115,19 @@ def test_more_threads_than_a_word_of_the_bitmap_has_bits_are_all_served(box: Box
 
 
 @pytest.mark.parametrize("size", [0, 64, 100_000])
-def test_a_client_in_c_is_served(system: Boots, size: int) -> None:
+def test_a_client_in_c_is_served(kept: Keeps, size: int) -> None:
     def body(attached: System, tell: Tell) -> int:
         client = CClient(attached, Task("c", "cecho", payload_bytes=size, budget_s=10.0))
         client.some_calls(10.0, 100)
         assert client._reply == client._payload
         return len(client.some_calls(10.0, 3000))
 
-    assert system(text=ic1("cecho")).client(body).result() == 3000
+    assert kept(ic1("cecho")).client(body).result() == 3000
 
 
 @pytest.mark.parametrize("first", ["chain_a", "cchain_a"])
 def test_a_polled_service_calls_others_and_is_called_by_others(system: Boots, first: str) -> None:
-    client = system(text=ic1(first.replace("_a", "_b"))).attach().client(first)
+    client = system("bench", ic1(first.replace("_a", "_b"))).attach().client(first)
     assert [client.chain(depth) for depth in (1, 2, 3)] == [1, 2, 3]
 
 
@@ -345,9 +345,7 @@ def test_calls_on_every_slot_at_once_starve_nobody(box: Box, service: str) -> No
     others_are_served(box, service, body)
 
 
-def test_a_bit_withheld_delays_its_own_call_and_is_made_good_at_any_time(system: Boots, service: str) -> None:
-    box = system(text=ic1(service))
-
+def test_a_bit_withheld_delays_its_own_call_and_is_made_good_at_any_time(box: Box, service: str) -> None:
     def body(attached: System, tell: Tell) -> list[int]:
         session, (link, other) = bound_links(attached, service, 2)
         assert null(link) == null(other)

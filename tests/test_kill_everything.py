@@ -181,29 +181,29 @@ def test_down_ends_calls_and_leaves_nothing(system: Boots) -> None:
 # ---- zygotes
 
 
-def test_there_are_zygotes_to_kill(bench: Box) -> None:
-    until(lambda: len(bench.zygotes()) == 3, "there are an active, a reserve and a spare zygote")
+def test_there_are_zygotes_to_kill(echoes: Box) -> None:
+    until(lambda: len(echoes.zygotes()) == 3, "there are an active, a reserve and a spare zygote")
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_one_zygote_less_and_services_still_come_back(bench: Box, which: int) -> None:
-    zygotes = sorted(until(lambda: found if len(found := bench.zygotes()) == 3 else [], "three zygotes"))
-    system = bench.attach()
+def test_one_zygote_less_and_services_still_come_back(echoes: Box, which: int) -> None:
+    zygotes = sorted(until(lambda: found if len(found := echoes.zygotes()) == 3 else [], "three zygotes"))
+    system = echoes.attach()
     os.kill(zygotes[which], signal.SIGKILL)
     for _ in range(3):
-        bench.recovered("echo", bench.kill("echo"))
+        echoes.recovered("echo", echoes.kill("echo"))
         assert system.client("echo").echo(b"x") == b"x"
     assert system.procmgr.wait(system.spawn(["/bin/true"])) == 0
-    until(lambda: len(bench.zygotes()) == 3, "the zygotes are complete again")
+    until(lambda: len(echoes.zygotes()) == 3, "the zygotes are complete again")
 
 
-def test_zygotes_killed_one_after_the_other_are_replaced_each_time(bench: Box) -> None:
+def test_zygotes_killed_one_after_the_other_are_replaced_each_time(echoes: Box) -> None:
     for _ in range(4):
-        zygotes = sorted(until(lambda: found if len(found := bench.zygotes()) == 3 else [], "three zygotes"))
+        zygotes = sorted(until(lambda: found if len(found := echoes.zygotes()) == 3 else [], "three zygotes"))
         os.kill(zygotes[0], signal.SIGKILL)
-        until(lambda dead=zygotes[0]: dead not in bench.zygotes(), "it is gone")  # type: ignore[misc]
-        bench.recovered("echo", bench.kill("echo"))
-    assert bench.attach().client("echo").echo(b"x") == b"x"
+        until(lambda dead=zygotes[0]: dead not in echoes.zygotes(), "it is gone")  # type: ignore[misc]
+        echoes.recovered("echo", echoes.kill("echo"))
+    assert echoes.attach().client("echo").echo(b"x") == b"x"
 
 
 def test_without_any_zygote_what_runs_runs_on(bench: Box) -> None:
@@ -226,11 +226,11 @@ def test_without_any_zygote_what_runs_runs_on(bench: Box) -> None:
 # ---- clients and programs
 
 
-def test_a_killed_client_leaves_everybody_else_alone(bench: Box) -> None:
-    victim, other = blocked_caller(bench), blocked_caller(bench)
+def test_a_killed_client_leaves_everybody_else_alone(echoes: Box) -> None:
+    victim, other = blocked_caller(echoes), blocked_caller(echoes)
     victim.kill()
-    until(lambda: bench.bound("echo") == 1, "its stack comes back")
-    bench.attach().client("echo").release()
+    until(lambda: echoes.bound("echo") == 1, "its stack comes back")
+    echoes.attach().client("echo").release()
     assert other.result() == "a reply"
 
 
@@ -259,24 +259,24 @@ def test_orphans_of_programs_are_collected_when_they_end(system: Boots) -> None:
     until(lambda: not zombies(), "no zombie stays")
 
 
-def test_a_storm_of_dying_clients_gives_every_stack_back(bench: Box) -> None:
+def test_a_storm_of_dying_clients_gives_every_stack_back(echoes: Box) -> None:
     def many(tell: Tell) -> None:
-        systems = [shim.attach(bench.name) for _ in range(250)]
+        systems = [shim.attach(echoes.name) for _ in range(250)]
         for system in systems:
             system.client("echo").null()
         tell("ready")
         tell.pause()
 
-    child = bench.child(many)
+    child = echoes.child(many)
     assert child.hear(60.0) == "ready"
-    assert bench.bound("echo") == 250
-    assert bench.status()["clients_total"] >= 250
+    assert echoes.bound("echo") == 250
+    assert echoes.status()["clients_total"] >= 250
     child.kill()
-    until(lambda: bench.bound("echo") == 0, "all stacks are back")
-    until(lambda: bench.status()["clients"] == [], "no client is left")
+    until(lambda: echoes.bound("echo") == 0, "all stacks are back")
+    until(lambda: echoes.status()["clients"] == [], "no client is left")
 
 
-def test_more_deaths_than_a_busy_service_can_hear_of_at_once_give_every_stack_back(bench: Box) -> None:
+def test_more_deaths_than_a_busy_service_can_hear_of_at_once_give_every_stack_back(echoes: Box) -> None:
     def ask(channel: Channel, request: dict[str, Any]) -> None:
         channel.send(request)
         reply, fds = channel.recv(10)
@@ -284,7 +284,7 @@ def test_more_deaths_than_a_busy_service_can_hear_of_at_once_give_every_stack_ba
         assert "error" not in reply, reply
 
     def many(tell: Tell) -> None:
-        channels = [raw_connection(bench.name) for _ in range(500)]
+        channels = [raw_connection(echoes.name) for _ in range(500)]
         for channel in channels:
             ask(channel, {"do": "attach", "abi": ABI_VERSION, "name": "one of many"})
             ask(channel, {"do": "open", "service": "cecho"})
@@ -292,14 +292,14 @@ def test_more_deaths_than_a_busy_service_can_hear_of_at_once_give_every_stack_ba
         tell("ready")
         tell.pause()
 
-    child = bench.child(many)
+    child = echoes.child(many)
     assert child.hear(60.0) == "ready"
-    assert bench.bound("cecho") == 500
-    with bench.frozen("cecho"):
+    assert echoes.bound("cecho") == 500
+    with echoes.frozen("cecho"):
         child.kill()
-        until(lambda: bench.status()["clients"] == [], "no client is left")
-    until(lambda: bench.bound("cecho") == 0, "all stacks are back")
-    assert bench.attach().client("cecho").echo(b"x") == b"x"
+        until(lambda: echoes.status()["clients"] == [], "no client is left")
+    until(lambda: echoes.bound("cecho") == 0, "all stacks are back")
+    assert echoes.attach().client("cecho").echo(b"x") == b"x"
 
 
 def test_more_clients_than_the_process_table_holds_come_and_go(system: Boots) -> None:

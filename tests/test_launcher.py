@@ -19,7 +19,7 @@ import shim
 from corekernel import boot
 from corekernel.cli import text, top, trace
 from tests.processes import until
-from tests.systems import Box, system_name
+from tests.systems import Box, Keeps, system_name
 
 LAUNCHER = str(boot.ROOT / "launcher.py")
 PATIENCE = 40
@@ -64,6 +64,12 @@ def is_up(name: str) -> bool:
     with contextlib.suppress(boot.BootError), boot.connect(name):
         return True
     return False
+
+
+@pytest.fixture
+def up(kept: Keeps) -> Box:
+    """A system that is up, for commands that leave it as it was."""
+    return kept()
 
 
 # ---- up, down, logs
@@ -121,11 +127,11 @@ def test_a_detached_system_outlives_up_and_ends_with_down() -> None:
     assert not is_up(name)
 
 
-def test_a_second_up_of_the_same_name_is_refused(system: object, bench: Box) -> None:
-    second = launcher("up", "--name", bench.name)
+def test_a_second_up_of_the_same_name_is_refused(system: object, up: Box) -> None:
+    second = launcher("up", "--name", up.name)
     assert second.returncode == 1
     assert "is up already" in second.stderr
-    assert bench.running_core()
+    assert up.running_core()
 
 
 def test_a_wrong_composition_names_file_and_line_and_starts_nothing(tmp_path: Path) -> None:
@@ -155,9 +161,9 @@ def test_a_mistaken_command_line_exits_2_with_usage(words: list[str]) -> None:
     assert "usage: launcher.py" in mistaken.stderr
 
 
-def test_logs_print_the_console_without_what_a_terminal_obeys(bench: Box) -> None:
-    bench.attach().core.serial_write("one \x1b]0;title\x07 two ä\n".encode())
-    logs = launcher("logs", "--name", bench.name)
+def test_logs_print_the_console_without_what_a_terminal_obeys(up: Box) -> None:
+    up.attach().core.serial_write("one \x1b]0;title\x07 two ä\n".encode())
+    logs = launcher("logs", "--name", up.name)
     assert "one \ufffd]0;title\ufffd two ä\n" in logs.stdout
 
 
@@ -170,9 +176,9 @@ def test_run_passes_input_output_arguments_and_status_through() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (7, "['-c', '--', 'x'] typed\n", "err\n")
 
 
-def test_a_program_is_attached_already_under_a_user_id_of_its_own(bench: Box) -> None:
+def test_a_program_is_attached_already_under_a_user_id_of_its_own(up: Box) -> None:
     program = "import os, shim; s = shim.attach(); print(s.pid == s.procmgr.getpid(), os.getuid(), s.services['echo'])"
-    ran = launcher("run", "--name", bench.name, "--", "python", "-c", program)
+    ran = launcher("run", "--name", up.name, "--", "python", "-c", program)
     assert ran.returncode == 0, ran.stderr
     same, uid, interface = ran.stdout.split()
     assert (same, interface) == ("True", "bench_echo")
@@ -192,24 +198,24 @@ def test_a_program_that_does_not_exist_or_cannot_be_executed_is_named(tmp_path: 
     assert (refused.returncode, refused.stderr) == (126, f"{plain}: not an executable file\n")
 
 
-def test_a_program_with_a_bad_interpreter_is_not_started(bench: Box, tmp_path: Path) -> None:
+def test_a_program_with_a_bad_interpreter_is_not_started(up: Box, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
-    refused = launcher("run", "--name", bench.name, "--", str(script))
+    refused = launcher("run", "--name", up.name, "--", str(script))
     assert refused.returncode == 126
     assert "not started" in refused.stderr
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_signals_to_run_reach_the_program(bench: Box, sent: signal.Signals) -> None:
+def test_signals_to_run_reach_the_program(up: Box, sent: signal.Signals) -> None:
     program = f"trap 'echo caught; exit 3' {sent.name[3:]}; echo ready; while :; do sleep 0.05; done"
-    with started("run", "--name", bench.name, "--", "sh", "-c", program) as process:
+    with started("run", "--name", up.name, "--", "sh", "-c", program) as process:
         read_until(process, "ready")
         process.send_signal(sent)
         read_until(process, "caught")
         assert process.wait(PATIENCE) == 3
-    assert bench.running_core()
+    assert up.running_core()
 
 
 def test_a_program_reaches_its_own_directory_below_a_private_one(tmp_path: Path) -> None:
@@ -222,28 +228,28 @@ def test_a_program_reaches_its_own_directory_below_a_private_one(tmp_path: Path)
     assert ran.stdout == "from " + str(private / "project" / "program.py") + "\n"
 
 
-def test_python_means_the_interpreter_that_runs_the_launcher(bench: Box) -> None:
-    ran = launcher("run", "--name", bench.name, "--", "python", "-c", "import sys; print(sys.executable)")
+def test_python_means_the_interpreter_that_runs_the_launcher(up: Box) -> None:
+    ran = launcher("run", "--name", up.name, "--", "python", "-c", "import sys; print(sys.executable)")
     assert ran.stdout.strip() == sys.executable
 
 
 # ---- looking
 
 
-def test_status_shows_processes_clients_and_objects(bench: Box) -> None:
-    bench.attach().client("echo").null()
-    shown = launcher("status", "--name", bench.name).stdout
+def test_status_shows_processes_clients_and_objects(echoes: Box) -> None:
+    echoes.attach().client("echo").null()
+    shown = launcher("status", "--name", echoes.name).stdout
     assert re.search(r"echo +IC2 .* 1 bound", shown)
     assert re.search(r"^frames +\d+", shown, re.MULTILINE)
-    data = json.loads(launcher("status", "--json", "--name", bench.name).stdout)
+    data = json.loads(launcher("status", "--json", "--name", echoes.name).stdout)
     assert {"echo", "core", "procmgr"} <= {p["name"] for p in data["processes"]}
 
 
-def test_top_shows_rates_and_latencies_and_stops_observing(bench: Box) -> None:
+def test_top_shows_rates_and_latencies_and_stops_observing(echoes: Box) -> None:
     program = "import shim\ne = shim.attach().client('echo')\nprint('ready', flush=True)\nwhile True: e.null()"
-    with started("run", "--name", bench.name, "--", "python", "-c", program) as process:
+    with started("run", "--name", echoes.name, "--", "python", "-c", program) as process:
         read_until(process, "ready")
-        shown = launcher("top", "--once", "--name", bench.name).stdout
+        shown = launcher("top", "--once", "--name", echoes.name).stdout
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
     found = re.search(r"^  null +([\d,]+) +([\d.]+) +([\d.]+)", shown, re.MULTILINE)
@@ -251,16 +257,16 @@ def test_top_shows_rates_and_latencies_and_stops_observing(bench: Box) -> None:
     rate, p50, p99 = (float(word.replace(",", "")) for word in found.groups())
     assert rate > 100
     assert 0 < p50 <= p99
-    before = bench.ask("statistics", service="echo")["operations"]
-    bench.attach().client("echo").null()
-    assert bench.ask("statistics", service="echo")["operations"] == before
+    before = echoes.ask("statistics", service="echo")["operations"]
+    echoes.attach().client("echo").null()
+    assert echoes.ask("statistics", service="echo")["operations"] == before
 
 
-def test_trace_writes_one_slice_for_each_call(bench: Box, tmp_path: Path) -> None:
-    echo = bench.attach().client("echo")
+def test_trace_writes_one_slice_for_each_call(echoes: Box, tmp_path: Path) -> None:
+    echo = echoes.attach().client("echo")
     path = tmp_path / "trace.json"
-    with started("trace", "--seconds", "1", "-o", str(path), "--name", bench.name) as process:
-        until(lambda: _traced(bench, echo), "calls are traced")
+    with started("trace", "--seconds", "1", "-o", str(path), "--name", echoes.name) as process:
+        until(lambda: _traced(echoes, echo), "calls are traced")
         calls = 700  # more than the core hands out at a time
         for _ in range(calls):
             echo.null()
@@ -325,14 +331,14 @@ def test_doctor_reports_this_host_and_fails_only_for_what_is_required() -> None:
     assert found.returncode == int("FAIL" in found.stdout)
 
 
-def test_output_into_a_closed_pipe_ends_quietly(bench: Box) -> None:
-    command = f"{sys.executable} {LAUNCHER} status --name {bench.name} | head -n 1"
+def test_output_into_a_closed_pipe_ends_quietly(up: Box) -> None:
+    command = f"{sys.executable} {LAUNCHER} status --name {up.name} | head -n 1"
     piped = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
-    assert piped.stdout.startswith(f"{bench.name}: ")
+    assert piped.stdout.startswith(f"{up.name}: ")
     assert piped.stderr == ""
 
 
-def test_the_core_reaches_the_memory_manager_that_calls_it_back(bench: Box) -> None:
+def test_the_core_reaches_the_memory_manager_that_calls_it_back(echoes: Box) -> None:
     """It asks for the pools once after each boot; a memory manager stuck in that is restarted as hung."""
-    until(lambda: bench.service("memmgr")["totals"]["calls"] >= 1, "the core's first call to memmgr ends", 5.0)
-    assert bench.process("memmgr")["deaths"] == 0
+    until(lambda: echoes.service("memmgr")["totals"]["calls"] >= 1, "the core's first call to memmgr ends", 5.0)
+    assert echoes.process("memmgr")["deaths"] == 0

@@ -15,8 +15,8 @@ UNLIMITED = 2**64 - 1
 MIB = 1 << 20
 
 
-def test_a_limit_is_what_was_set_and_is_kept(bench: Box) -> None:
-    system = bench.attach()
+def test_a_limit_is_what_was_set_and_is_kept(echoes: Box) -> None:
+    system = echoes.attach()
     memmgr = system.memmgr
     assert memmgr.limit_get(system.pid) == 256 * MIB
     memmgr.limit_set(system.pid, 3 * MIB)
@@ -29,26 +29,26 @@ def test_a_limit_is_what_was_set_and_is_kept(bench: Box) -> None:
     assert memmgr.usage(system.pid).limit == 3 * MIB
 
 
-def test_a_restart_keeps_limits(bench: Box) -> None:
-    systems = [bench.attach() for _ in range(3)]
+def test_a_restart_keeps_limits(echoes: Box) -> None:
+    systems = [echoes.attach() for _ in range(3)]
     for number, system in enumerate(systems, 1):
         system.memmgr.limit_set(system.pid, number * MIB)
     for _ in range(2):
-        bench.recovered("memmgr", bench.kill("memmgr"))
+        echoes.recovered("memmgr", echoes.kill("memmgr"))
     for number, system in enumerate(systems, 1):
         assert system.memmgr.limit_get(system.pid) == number * MIB
     with pytest.raises(TooBig):
         systems[0].client("echo").echo(bytes(2 * MIB))
 
 
-def test_the_limit_of_a_client_that_has_gone_goes_with_it(bench: Box) -> None:
+def test_the_limit_of_a_client_that_has_gone_goes_with_it(echoes: Box) -> None:
     def body(system: shim.System, tell: Tell) -> None:
         system.memmgr.limit_set(system.pid, MIB)
 
     for _ in range(3):
-        bench.client(body).result()
-    until(lambda: bench.status()["clients"] == [], "they are gone")
-    memmgr = bench.attach().memmgr
+        echoes.client(body).result()
+    until(lambda: echoes.status()["clients"] == [], "they are gone")
+    memmgr = echoes.attach().memmgr
     for number in range(100, 110):
         assert memmgr.limit_get(number) == 256 * MIB
 

@@ -223,7 +223,7 @@ def test_callers_wait_for_long_handlers_when_every_stack_is_busy(system: Boots) 
 
 
 def test_a_service_whose_callee_is_full_of_idle_stacks_gets_one(system: Boots) -> None:
-    box = system(text=FEW.format("chain_b", 1))
+    box = system("bench", FEW.format("chain_b", 1))
     attached = box.attach()
     meeting = together(8)
 
@@ -250,7 +250,7 @@ def call_three(attached: System, meeting: threading.Barrier) -> Callable[[int], 
 
 
 def test_memory_for_stacks_is_shared_by_all_services_as_the_memory_manager_says(system: Boots) -> None:
-    box = system(text=SCARCE)
+    box = system("bench", SCARCE)
     box.ask("observe", operations=True)
     in_threads(120, call_three(box.attach(), together(120)))
     live = [sum(s["pool"][k] for k in ("bound", "free", "reserved")) for s in services(box)]
@@ -260,7 +260,7 @@ def test_memory_for_stacks_is_shared_by_all_services_as_the_memory_manager_says(
 
 
 def test_reclaim_goes_on_when_the_memory_manager_dies(system: Boots) -> None:
-    box = system(text=SCARCE)
+    box = system("bench", SCARCE)
     meeting = together(121)
     attached = box.attach()
 
@@ -282,7 +282,7 @@ def services(box: Box) -> list[Facts]:
 
 
 def test_two_hundred_threads_call_three_services(system: Boots) -> None:
-    box = system()
+    box = system("bench")
     attached = box.attach()
     meeting = together(200)
 

@@ -168,12 +168,12 @@ def test_a_wrong_request_gets_an_error_and_changes_nothing(shared: Box, request_
         assert "generation" in answer(channel, {"do": "open", "service": "echo"})
 
 
-def test_a_wrong_request_while_a_service_restarts_keeps_nobody_from_it(bench: Box) -> None:
-    with greeted(bench) as channel, bench.frozen("echo"):
-        bench.kill("echo")
+def test_a_wrong_request_while_a_service_restarts_keeps_nobody_from_it(echoes: Box) -> None:
+    with greeted(echoes) as channel, echoes.frozen("echo"):
+        echoes.kill("echo")
         channel.send({"do": "open", "service": "echo", "after": "x", "serial": 1})
-        bench.recovered("echo", 1)
-        lives(bench)
+        echoes.recovered("echo", 1)
+        lives(echoes)
 
 
 def test_one_slot_asked_for_many_times_takes_one_stack(shared: Box) -> None:
@@ -261,12 +261,12 @@ def spawns(system: shim.System) -> bool:
     return True
 
 
-def test_a_request_that_waits_long_keeps_no_other_waiting(bench: Box) -> None:
-    system = bench.attach()
+def test_a_request_that_waits_long_keeps_no_other_waiting(echoes: Box) -> None:
+    system = echoes.attach()
     number, writing = start_reader(system)
     results: list[int] = []
     waiting = threading.Thread(target=lambda: results.append(system.ask("result", number=number)["status"]))
-    asking = threading.Thread(target=lambda: results.append(int(system.ask("status")["name"] == bench.name)))
+    asking = threading.Thread(target=lambda: results.append(int(system.ask("status")["name"] == echoes.name)))
     waiting.start()
     state = Path(f"/proc/self/task/{waiting.native_id}/syscall")
     until(lambda: state.read_text().startswith(RECVMSG), "the result is waited for")

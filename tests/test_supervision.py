@@ -35,7 +35,7 @@ def test_a_killed_service_comes_back_in_a_new_generation(shared: Box, service: s
 
 
 def test_the_others_go_on_while_a_service_is_dead(system: Boots) -> None:
-    box = system(text="[service.echo]\nrestart = { backoff_ms = 60000, backoff_max_ms = 60000 }\n")
+    box = system("bench", "[service.echo]\nrestart = { backoff_ms = 60000, backoff_max_ms = 60000 }\n")
     client = box.attach()
     is_reached(client, "echo")
     box.kill("echo")
@@ -157,7 +157,7 @@ def test_a_death_while_a_buffer_is_being_shared_is_not_seen_by_the_caller(shared
 
 @pytest.mark.parametrize("victim", ["chain_a", "chain_b", "chain_c"])
 def test_a_death_in_a_chain_ends_the_chain_and_no_other_service(system: Boots, victim: str) -> None:
-    box = system(text='[service.chain_c]\nmodule = "tests.faulty"\n')
+    box = system("bench", '[service.chain_c]\nmodule = "tests.faulty"\n')
     client = box.client(lambda system, tell: outcome_of_chain(system), timeout=None)
     others = {name: box.pid(name) for name in ("chain_a", "chain_b", "chain_c") if name != victim}
     box.logged("holding")

@@ -22,13 +22,13 @@ from corekernel.shared import Frames
 from shim.client import System
 from tests.attacker import Body, Forger, bound_links, result_of, stranger, unharmed
 from tests.processes import Facts, Tell, until
-from tests.systems import Boots, Box
+from tests.systems import Box, Keeps
 
 
 @pytest.fixture
-def box(system: Boots) -> Box:
+def box(kept: Keeps) -> Box:
     """A system to attack."""
-    return system()
+    return kept()
 
 
 # ---- descriptors

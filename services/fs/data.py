@@ -8,7 +8,7 @@ import time
 
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
-from services.files import AT_POSITION, pack_entries
+from services.files import AT_POSITION
 from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Description
 from services.fs.filesystem import FileSystem
@@ -250,12 +250,12 @@ class Data(FileSystem):
                 return node, at, b"", False
             if not node.nlink:
                 raise ServiceError(errno.ENOENT)
-            last, found = self._store.entries(node, at, count)
+            last, found, packed = self._store.entries(node, at, count)
             if found and before is None:
                 asked.done(at, (MOVE, description.index, last))
             if not description.flags & os.O_NOATIME:
                 self._accessed(node)
-            return node, at, pack_entries(found), len(found) < count
+            return node, at, packed, found < count
 
         node, at, packed, finished = self.run(caller, operation)
         if isinstance(node, Remote):

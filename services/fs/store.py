@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import stat
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,7 +22,7 @@ from typing import Any, Final, TypeAlias, cast
 import apsw
 
 from corekernel.errors import ServiceError
-from services.files import NAME_MAX, Attributes
+from services.files import NAME_MAX, Attributes, pack_columns
 from services.fs.blocks import BlockMap
 from services.fs.device import BLOCK, Device
 from services.fs.journal import Request
@@ -181,16 +182,22 @@ class Store:
             inode.extents = rows.fetchall()
         return inode.extents
 
-    def entries(self, directory: Inode, after: int, count: int) -> tuple[int, list[tuple[bytes, int, int]]]:
-        """Place of the last of up to `count` names in a directory beyond the place `after`; the names, as `Entry`."""
-        rows: list[tuple[bytes, int, int]] = self.execute(
-            "SELECT name, ino, kind FROM name WHERE parent=? AND place>? ORDER BY place LIMIT ?",
+    def entries(self, directory: Inode, after: int, count: int) -> tuple[int, int, bytes]:
+        """Up to `count` names in a directory beyond a place: place of the last one, how many, all as they travel.
+
+        Row by row: were there a tuple for each name at once, Python would look at all its objects for garbage.
+        """
+        names: list[bytes] = []
+        inodes, types, last = array("Q"), bytearray(), after
+        for name, ino, kind, place in self.execute(
+            "SELECT name, ino, kind >> 12, place FROM name WHERE parent=? AND place>? ORDER BY place LIMIT ?",
             (directory.ino, after, count),
-        ).fetchall()
-        if not rows:
-            return after, rows
-        last = self.execute("SELECT place FROM name WHERE parent=? AND name=?", (directory.ino, rows[-1][0]))
-        return last.fetchone()[0], rows
+        ):
+            names.append(name)
+            inodes.append(ino)
+            types.append(kind)
+            last = place
+        return last, len(names), pack_columns(names, inodes.tobytes(), bytes(types))
 
     def name_of(self, inode: Inode) -> tuple[int, bytes] | None:
         """Directory and name under which a file stands; None: it has none. Of anything but a directory, one of them."""
