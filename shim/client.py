@@ -27,6 +27,7 @@ from corekernel.process_table import ProcessRecord, ProcessTable
 from corekernel.remote_port import RemotePort
 from services import stubs
 from services.stubs.core import CoreClient
+from services.stubs.devmgr import DevmgrClient
 from services.stubs.example import ExampleClient
 from services.stubs.fs import FsClient
 from services.stubs.memmgr import MemmgrClient
@@ -160,7 +161,7 @@ class System:
         if self._files is None:
             with self._making:
                 if self._files is None:
-                    self._files = Files(FsClient(self.port("fs")), lambda: self.client("devmgr"))
+                    self._files = Files(FsClient(self.port("fs")), lambda: DevmgrClient(self.port("devmgr")))
         return self._files
 
     # ---- processes and time

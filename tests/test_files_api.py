@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import stat
 import tarfile
+import termios
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,31 +25,20 @@ import pytest
 
 import shim
 from corekernel.port import Payload, Registers, Reply
+from services.stubs.devmgr import DevmgrClient
 from services.stubs.fs import FsClient, FsOperation
 from shim.files import Files, RawFile
 from tests.callers import in_threads
 from tests.processes import Tell
-from tests.systems import Box, boot_box
+from tests.systems import Box, Keeps
 
 MEGABYTE = bytes(range(256)) * 4096
 
 
-@pytest.fixture(scope="module")
-def _box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    box = boot_box(tmp_path_factory.mktemp("files"), "default", "")
-    try:
-        yield box
-    finally:
-        box.close()
-
-
 @pytest.fixture
-def box(_box: Box) -> Iterator[Box]:
+def box(kept: Keeps) -> Box:
     """A system with a file system, for all tests here."""
-    yield _box
-    _box.settle()
-    _box.children.clear()
-    _box.attached.clear()
+    return kept(base="default")
 
 
 @pytest.fixture
@@ -85,7 +75,7 @@ class Counted:
 
 def counted(box: Box) -> tuple[Files, list[str]]:
     port = Counted(box.attach())
-    return Files(FsClient(port), lambda: None), port.calls
+    return Files(FsClient(port), lambda: DevmgrClient(port)), port.calls
 
 
 def refusal(call: Callable[..., object], *arguments: Any, **named: Any) -> OSError:
@@ -491,6 +481,29 @@ def test_a_lock_is_waited_for(box: Box, files: Files) -> None:
         assert child.hear() == "waiting"
         child.waits()
     assert child.result() == "got it"
+
+
+# ---- devices
+
+
+def test_devices_are_read_and_written_where_they_are(files: Files) -> None:
+    with files.open("/dev/zero", "rb") as zero, files.open("/dev/null", "w") as null:
+        assert (zero.read(100_000), null.write("text"), null.isatty()) == (bytes(100_000), 4, False)
+    with files.open("/dev/full", "wb", buffering=0) as full:
+        assert refusal(full.write, b"x").errno == errno.ENOSPC
+        assert refusal(full.tell).errno == errno.ESPIPE and not full.seekable()
+        assert refusal(files.pread, full.fileno(), 1, 0).errno == errno.ESPIPE
+        assert stat.S_ISCHR(files.fstat(full.fileno()).st_mode)
+    fd = files.open_descriptor("/dev/urandom", os.O_RDONLY)
+    other = files.dup(fd)
+    files.close(fd)
+    assert len(set(files.read(other, 1000))) > 100
+    files.close(other)
+    assert refusal(files.read, other, 1).errno == errno.EBADF
+    with files.open("/dev/console", "r+b", buffering=0) as console, files.open("f", "w") as file:
+        assert console.isatty() and not file.isatty()
+        assert len(files.ioctl(console, termios.TIOCGWINSZ, bytes(8))) == 8
+        assert refusal(files.ioctl, file, termios.TIOCGWINSZ).errno == errno.ENOTTY
 
 
 # ---- threads and forks

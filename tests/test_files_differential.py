@@ -13,7 +13,7 @@ import pytest
 from tests.differential.sides import Side, both_sides, campaign
 from tests.differential.steps import LOWER_UID
 from tests.forked import as_root
-from tests.systems import Box, boot_box
+from tests.systems import Keeps
 
 pytestmark = pytest.mark.skipif(not as_root, reason="only root can make a tmpfs its root")
 OPEN_TO_ALL = """
@@ -24,27 +24,16 @@ ALONE, CROWD = (0,), (0, LOWER_UID, 0, LOWER_UID)
 Sides = tuple[Side, Side]
 
 
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """A system that any user may attach to."""
-    box = boot_box(tmp_path_factory.mktemp("differential"), "default", OPEN_TO_ALL)
-    try:
-        yield box
-    finally:
-        box.close()
-
-
 @pytest.fixture
-def sides(box: Box, request: pytest.FixtureRequest) -> Iterator[Sides]:
+def sides(kept: Keeps, request: pytest.FixtureRequest) -> Iterator[Sides]:
     """Clients on each side, of the user ids that the test names."""
     uids: tuple[int, ...] = request.param
-    host, hmk = both_sides(box.name, uids)
+    host, hmk = both_sides(kept(OPEN_TO_ALL, "default").name, uids)
     try:
         yield host, hmk
     finally:
         host.close()
         hmk.close()
-    box.settle()
 
 
 @pytest.mark.parametrize("sides", [ALONE], indirect=True, ids=["root"])

@@ -213,7 +213,7 @@ class Contents:
 
     # ---- length and reservation
 
-    def truncate(self, change: Transaction, inode: Inode, length: int) -> None:
+    def truncate(self, change: Transaction, inode: Inode, length: int, keep_times: bool = False) -> None:
         """Cut a file, or extend it by a hole."""
         change.touch(inode)
         if length > inode.size:
@@ -221,7 +221,8 @@ class Contents:
         else:
             self._remove(change, inode, -(-length // BLOCK), LARGEST_FILE // BLOCK + 1)
         inode.size = length
-        self._modified(change, inode)
+        if not keep_times:
+            self._modified(change, inode)
 
     def allocate(self, change: Transaction, inode: Inode, mode: int, offset: int, length: int) -> None:
         """Reserve, zero or punch out a range (fallocate).

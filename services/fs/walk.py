@@ -301,6 +301,8 @@ class Walker:
         return found
 
     def _local(self, directory: Inode, name: bytes) -> Node | None:
+        if not directory.nlink:  # removed: nothing is in it, whatever the name
+            return None
         found = self._store.lookup(directory, name)
         if found is None or not found.is_directory:
             return found

@@ -19,10 +19,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from corekernel.errors import ServiceError
 from services.files import PATH_MAX, ROOT
+from services.stubs.devmgr import DevmgrClient
 from services.stubs.fs import FsClient
 
 AnyPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
@@ -128,7 +129,13 @@ _clients: weakref.WeakSet[Calls] = weakref.WeakSet()
 class Calls:
     """What the operations share; the operations are in the classes deriving from it."""
 
-    def __init__(self, fs: FsClient, devices: Callable[[], Any]) -> None:
+    def __init__(self, fs: FsClient, devices: Callable[[], DevmgrClient]) -> None:
+        """Make a client.
+
+        Args:
+            fs: the file system.
+            devices: gives the device manager, once a device is open; may raise `NoSuchService`.
+        """
         self._fs = fs
         self._device_manager = devices
         self._umask = 0o022

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import termios
 from typing import Any, Final
 
 from corekernel.errors import NoSuchService, ServiceError
 from corekernel.port import MAX_BULK_BYTES, Payload
 from services.files import AT_POSITION
+from services.stubs.devmgr import DevmgrClient
 from shim.files.calls import U64, AnyPath, Calls, HasFileno, failure
 
 DEVMGR: Final = 1  # as the server of an open file: its data is the device manager's
@@ -117,7 +119,7 @@ class Descriptors(Calls):
         if n < 0:
             raise failure(errno.EINVAL)
         if self._devices and fd in self._devices:
-            return self._device_call("read", fd, n)  # type: ignore[no-any-return]
+            return self._read_device(fd, n)
         try:
             return self._fs.read(self._lanes.request(), fd & U64, AT_POSITION, n)
         except ServiceError as error:
@@ -138,7 +140,7 @@ class Descriptors(Calls):
         """Write at the position; how many bytes were written: at most 16 MiB."""
         flat = _flat(data)
         if self._devices and fd in self._devices:
-            return self._device_call("write", fd, flat)  # type: ignore[no-any-return]
+            return self._write_device(fd, flat)
         try:
             return self._fs.write(self._lanes.request(), fd & U64, AT_POSITION, flat)
         except ServiceError as error:
@@ -200,22 +202,50 @@ class Descriptors(Calls):
         except ServiceError as error:
             raise failure(error) from None
 
-    # ---- devices
+    # ---- devices, which the device manager knows by their handles
 
-    def _device_call(self, operation: str, fd: int, argument: Any) -> Any:
-        """One call to the device manager, which knows the open device by its handle.
-
-        AT THE MERGE with the device manager: that its interface has `read(request, handle, size)` and
-        `write(request, handle, data)`; `ioctl` and `isatty` (of `RawFile`) are to be made of its `control`.
-        """
+    def _devmgr(self) -> DevmgrClient:
         try:
-            manager = self._device_manager()
+            return self._device_manager()
         except NoSuchService:
             raise failure(errno.ENXIO) from None
+
+    def _read_device(self, fd: int, n: int) -> bytes:
         try:
-            return getattr(manager, operation)(self._lanes.request(), self._devices[fd], argument)
+            return self._devmgr().read(self._lanes.request(), self._devices[fd], n)
         except ServiceError as error:
             raise failure(error) from None
+
+    def _write_device(self, fd: int, data: Payload) -> int:
+        try:
+            return self._devmgr().write(self._lanes.request(), self._devices[fd], data)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def ioctl(self, file: int | HasFileno, request: int, argument: bytes = b"") -> bytes:
+        """Control a device: what the command writes where `argument` stands for a place in memory.
+
+        Raises:
+            OSError: ENOTTY, it is no device, or does not know the command.
+        """
+        fd = number_of(file)
+        if fd not in self._devices:
+            self._flags(fd)
+            raise failure(errno.ENOTTY)
+        try:
+            return bytes(self._devmgr().control(self._lanes.request(), self._devices[fd], request, argument).data)
+        except ServiceError as error:
+            raise failure(error) from None
+
+    def isatty(self, fd: int) -> bool:
+        """Whether it is a terminal."""
+        if fd not in self._devices:
+            return False
+        try:
+            self.ioctl(fd, termios.TCGETS)
+        except OSError:
+            return False
+        return True
 
 
 def _flat(data: Any) -> Payload:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, AnyStr, Final, Generic, overload
 
 from corekernel.errors import ServiceError
-from services.files import Entry, unpack_entries, unpack_names
+from services.files import Entry, pack_entries, unpack_entries, unpack_names
 from shim.files.calls import U64, AnyPath, BytesPath, StrPath, decoded, failure
 from shim.files.locks import Locks
 from shim.files.names import Names
@@ -165,7 +165,7 @@ class Directories(Locks, Names):
             finished, packed = self._fs.entries(self._lanes.request(), fd & U64, CHUNK_BYTES)
         except ServiceError as error:
             if error.errno == errno.ENOENT:  # it has been removed, and is empty
-                return True, bytes(4)
+                return True, pack_entries([])
             raise failure(error) from None
         return finished or not any(packed[:4]), bytes(packed)
 

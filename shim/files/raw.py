@@ -242,9 +242,8 @@ class RawFile(io.RawIOBase):
         return self._seekable
 
     def isatty(self) -> bool:
-        """Whether it is a terminal; a file never is, and a device is not until the device manager says so."""
-        self._number()
-        return False
+        """Whether it is a terminal."""
+        return self._files.isatty(self._number())
 
     @property
     def closefd(self) -> bool:
