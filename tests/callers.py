@@ -11,7 +11,7 @@ from corekernel.errors import ServiceDied
 from tests.processes import Child, Tell
 from tests.systems import Box
 
-SERVICES = ("memmgr", "procmgr", "devmgr", "example", "echo", "cecho", "chain_a", "chain_b", "chain_c")
+SERVICES = ("memmgr", "procmgr", "example", "echo", "cecho", "chain_a", "chain_b", "chain_c")
 MEGABYTE = b"m" * (1 << 20)
 
 
@@ -23,8 +23,6 @@ def is_reached(system: shim.System, service: str) -> None:
             assert client.limit_get(system.pid) > 0
         case "procmgr":
             assert client.getpid() == system.pid
-        case "devmgr":
-            assert b'"null"' in bytes(client.devices())
         case "example":
             assert len(client.digest(b"x")) == 32
         case "bench_echo":

@@ -22,6 +22,9 @@ from tests.test_procmgr import refusal
 
 MS = 1_000_000
 HOLDER = """
+[service.fs]
+remove = true
+
 [service.devmgr]
 remove = true
 [service.agent]
