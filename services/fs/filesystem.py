@@ -7,6 +7,7 @@ needs a volume's answer is begun again with it (`FileSystem.run`).
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import stat
@@ -81,6 +82,8 @@ class FileSystem:
     """What the operations share; the operations are in the classes deriving from it."""
 
     def __init__(self, environment: Environment) -> None:
+        # The caches are many objects without cycles: a full collection goes through all of them, and everybody waits.
+        gc.set_threshold(50_000, 20, 1000)
         self._environment = environment
         self._lock = threading.Lock()
         self._core = CoreClient(environment.port("core"))

@@ -8,7 +8,7 @@ old ones then: a death in between leaves a range locked twice by its own owner, 
 from __future__ import annotations
 
 import errno
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from corekernel.errors import ServiceError
 from corekernel.port import Caller
 
 LOCKS: Final = 4096
+RANGES_PER_CLIENT: Final = 512
 _WORDS = 6
 LOCKS_SIZE: Final = LOCKS * _WORDS * 8
 SHARED, EXCLUSIVE = 1, 2
@@ -50,6 +51,7 @@ class Locks:
         self.changed = changed
         self._by_file: dict[tuple[bool, int], list[Lock]] = defaultdict(list)
         self._whole: dict[int, Lock] = {}  # by description
+        self._ranges: Counter[int] = Counter()  # by client
         self._free: list[int] = []
         self._waiting: dict[int, tuple[int, bool, int, int]] = {}  # client -> what range it waits for
         kinds = self._words[::_WORDS].tolist()
@@ -66,7 +68,9 @@ class Locks:
 
     def _index(self, lock: Lock) -> None:
         self._by_file[lock.of_range, lock.file].append(lock)
-        if not lock.of_range:
+        if lock.of_range:
+            self._ranges[lock.owner] += 1
+        else:
             self._whole[lock.owner] = lock
 
     def _add(self, exclusive: bool, of_range: bool, file: int, owner: int, start: int, end: int) -> Lock:
@@ -87,7 +91,9 @@ class Locks:
         held.remove(lock)
         if not held:
             del self._by_file[lock.of_range, lock.file]
-        if self._whole.get(lock.owner) is lock:
+        if lock.of_range:
+            self._ranges -= Counter({lock.owner: 1})  # drops who has none left
+        elif self._whole.get(lock.owner) is lock:
             del self._whole[lock.owner]
 
     def _all(self) -> list[Lock]:
@@ -139,7 +145,7 @@ class Locks:
             gone.append(lock)
         if exclusive is not None:
             parts.append((exclusive, low, high))
-        if len(parts) > len(self._free):
+        if len(parts) > len(self._free) or self._ranges[client] + len(parts) - len(gone) > RANGES_PER_CLIENT:
             raise ServiceError(errno.ENOLCK)
         for kind, a, b in parts:
             self._add(kind, True, file, client, a, b)
@@ -180,7 +186,7 @@ class Locks:
 
     def clients(self) -> list[int]:
         """Who holds ranges."""
-        return list({lock.owner for lock in self._all() if lock.of_range})
+        return list(self._ranges)
 
     def forget(self, client: int) -> None:
         """A client is gone."""

@@ -33,7 +33,7 @@ DEVICE_NUMBER: Final = 0x484D
 EMPTY_DIRECTORY: Final = 40  # bytes that a directory seems to have, and what each name adds: as tmpfs says
 ENTRY_SIZE: Final = 20
 _NAMES_PER_TRANSACTION = 4
-_CACHED_INODES, _CACHED_NAMES = 50_000, 100_000
+_CACHED_INODES, _CACHED_NAMES = 150_000, 200_000
 
 Extent: TypeAlias = tuple[int, int, int]  # first block of the file, how many, first block of the device
 

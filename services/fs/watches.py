@@ -26,6 +26,7 @@ OVERFLOW, IGNORED, ONLYDIR, DONT_FOLLOW = 0x4000, 0x8000, 0x01000000, 0x02000000
 MASK_CREATE, MASK_ADD, IS_DIRECTORY, ONESHOT = 0x10000000, 0x20000000, 0x40000000, 0x80000000
 
 WATCHES: Final = 1024
+PER_CLIENT: Final = 256
 WATCHES_SIZE: Final = WATCHES * 32
 QUEUED: Final = 4096
 _WORDS = 4
@@ -103,9 +104,10 @@ class Watches:
             there.mask = there.mask | kept if mask & MASK_ADD else kept
             self._words[there.index * _WORDS + 2] = there.mask
             return there.number
-        if not self._free:
+        queue = self._queues.setdefault(client, _Queue())
+        if not self._free or len(queue.watches) >= PER_CLIENT:
             raise ServiceError(errno.ENOSPC)
-        index, queue = self._free.pop(), self._queues.setdefault(client, _Queue())
+        index = self._free.pop()
         at, number = index * _WORDS, queue.last + 1
         self._words[at + 1], self._words[at + 2], self._words[at + 3] = number, kept, inode
         self._words[at] = client + 1
