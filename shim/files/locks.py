@@ -69,12 +69,12 @@ class Locks(Descriptors, Attributes):
             start += self.lseek(fd, 0, os.SEEK_CUR)
         elif whence == os.SEEK_END:
             start += self.fstat(fd).st_size
-        if length < 0:
-            start, length = start + length, -length
-        wrong = errno.EINVAL if start < 0 or whence not in (0, 1, 2) else 0
-        if start > _LARGEST or (length and length - 1 > _LARGEST - start):
+        wrong = 0
+        if start > _LARGEST or length - 1 > _LARGEST - start:
             wrong = errno.EOVERFLOW
+        elif start < 0 or start + min(length, 0) < 0 or whence not in (0, 1, 2):
+            wrong = errno.EINVAL
         if wrong:
             self._flags(fd)  # EBADF comes first
             raise failure(wrong)
-        return start, length
+        return (start, length) if length >= 0 else (start + length, -length)
