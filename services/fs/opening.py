@@ -27,7 +27,7 @@ FS, DEVMGR = 0, 1
 TMPFILE = 0o20000000
 LARGE_FILE = 0o100000  # every open file on x86-64 says so
 _SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_DIRECT | os.O_ASYNC
-_REPORTED = os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | LARGE_FILE | _SETTABLE
+_REPORTED = os.O_ACCMODE | TMPFILE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | LARGE_FILE | _SETTABLE
 
 
 def wanted_of(flags: int) -> int:
