@@ -249,7 +249,10 @@ def test_variant_waits_as_its_name_says(variant: str) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_stacks_are_counted_and_weighed(side: str) -> None:
-    row = threads.cost(side, TINY.threads)
+    for _ in range(10):  # a host that does other things moves memory by itself: the row then says so
+        row = threads.cost(side, TINY.threads)
+        if not (row.note or "").endswith("it is not quiet"):
+            break
     whole([row])
     assert row.n == TINY.threads * 3 * threads.CALLS
     assert row.note is not None and row.note.startswith(f"{TINY.threads * 3} stacks bound")
