@@ -23,6 +23,7 @@ PATIENCE = 20.0
 SETTLE_SECONDS = 10.0
 _FUTEX = "202"
 _WALL = 0x40000000
+_THREADS = 17  # of the fields that `stat_of` gives
 _STAT_BYTES = 4096  # more than a line of /proc/PID/stat has; this is read for every process, before and after each test
 
 
@@ -53,9 +54,9 @@ def stat_of(pid: int) -> list[str] | None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is no zombie; one whose first thread alone has ended still holds what it held."""
     fields = stat_of(pid)
-    return fields is not None and fields[0] not in "ZX"
+    return fields is not None and (fields[0] not in "ZX" or int(fields[_THREADS]) > 1)
 
 
 def status_of(pid: int) -> dict[str, str]:
