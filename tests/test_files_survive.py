@@ -152,6 +152,11 @@ CASES = {
         lambda f, n, r: f.stat(b"/d/a").nlink == 2 and f.stat(b"/d/a").ino == f.stat(b"/d/b").ino,
         _put((b"/d/a", b"1")),
     ),
+    "list, which writes to the database what is not there yet": Case(
+        lambda f, n: f.names(b"/d"),
+        lambda f, n, r: r == {b"a", b"b", b"c"},
+        _put((b"/d/a", b"1"), (b"/d/b", b"2"), (b"/d/c", b"3")),
+    ),
     "duplicate": Case(
         lambda f, n: f.client.duplicate(next(f.numbers), n, 0, False, 0),
         lambda f, n, other: f.read(other) == b"56789" and f.read(n) == b"",

@@ -20,11 +20,11 @@ class BlockMap:
     def __init__(self, device: Device) -> None:
         area, data = device.layout.map, device.layout.data
         self._device = device
-        self._map = device.memory[area.start : area.start + area.size]
+        self._start = area.start
         self.first = data.start // BLOCK
         self.last = self.first + data.size // BLOCK
         self.total = self.last - self.first
-        self._used = bytearray(self._map)  # the same, to search in
+        self._used = bytearray(device.memory[area.start : area.start + area.size])  # the same, to search in
         self.free = self._used.count(0, self.first, self.last)
         self._next = self.first
 
@@ -33,7 +33,7 @@ class BlockMap:
     @property
     def unsure(self) -> bool:
         """Whether a transaction that moved blocks was cut short."""
-        return self._device.memory[:BLOCK].cast("Q")[_UNSURE_AT] != 0
+        return self._device.word(_UNSURE_AT) != 0
 
     def begin(self) -> None:
         """Blocks are about to change hands."""
@@ -88,4 +88,4 @@ class BlockMap:
 
     def _mark(self, block: int, states: bytes) -> None:
         self._used[block : block + len(states)] = states
-        self._map[block : block + len(states)] = states
+        self._device.write(self._start + block, states)

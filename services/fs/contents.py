@@ -12,6 +12,7 @@ import os
 from typing import Final
 
 from corekernel.errors import ServiceError
+from services.fs.database import ADD_EXTENT, CUT_EXTENTS, GROW_EXTENT
 from services.fs.device import BLOCK
 from services.fs.store import Extent, Inode, Store, Transaction
 
@@ -160,7 +161,7 @@ class Contents:
                 if not count:
                     return min(low * BLOCK, end)
                 self._blank(block, low, count, (0, 0) if clear else (offset, end))
-                self._add(inode, (low, count, block))
+                self._add(change, inode, (low, count, block))
                 low += count
         return end
 
@@ -175,7 +176,7 @@ class Contents:
             if begin < until:
                 self._device.clear(at + begin, until - begin)
 
-    def _add(self, inode: Inode, new: Extent) -> None:
+    def _add(self, change: Transaction, inode: Inode, new: Extent) -> None:
         """Enter blocks in a file, joined to those before them if they adjoin."""
         start, count, block = new
         extents = self._store.extents(inode)
@@ -185,11 +186,10 @@ class Contents:
             before = extents[index - 1]
             if before[0] + before[1] == start and before[2] + before[1] == block:
                 extents[index - 1] = joined = (before[0], before[1] + count, before[2])
-                change = "UPDATE extent SET count=? WHERE ino=? AND start=?"
-                self._store.execute(change, (joined[1], inode.ino, joined[0]))
+                change.change(GROW_EXTENT, joined[1], inode.ino, joined[0])
                 return
         extents.insert(index, new)
-        self._store.execute("INSERT INTO extent VALUES(?,?,?,?)", (inode.ino, *new))
+        change.change(ADD_EXTENT, inode.ino, *new)
 
     def _remove(self, change: Transaction, inode: Inode, first: int, last: int) -> None:
         """Take blocks [first, last) from a file."""
@@ -204,9 +204,10 @@ class Contents:
                 kept.append((start, low - start, block))
             if high < start + count:
                 kept.append((high, start + count - high, block + high - start))
-            self._store.execute("DELETE FROM extent WHERE ino=? AND start=?", (inode.ino, start))
+        if affected:
+            change.change(CUT_EXTENTS, inode.ino, affected[0][0], affected[-1][0])
         for extent in kept:
-            self._store.execute("INSERT INTO extent VALUES(?,?,?,?)", (inode.ino, *extent))
+            change.change(ADD_EXTENT, inode.ino, *extent)
         inode.extents = sorted([e for e in extents if e not in affected] + kept)
         inode.blocks -= sum(count for _, count, _ in gone)
         change.free(gone)

@@ -4,6 +4,7 @@
     map              one byte per block: 0 free, 1 used (`blocks.py`)
     database         SQLite's main file (`sqlite_vfs.py`, `store.py`)
     log              SQLite's write-ahead log
+    redo             what is committed and not in the database yet (`redo.py`)
     data             contents of files
 
 The memory belongs to an object that the core holds, so a write is durable, as far as the death of this service goes,
@@ -18,9 +19,10 @@ from typing import Final
 BLOCK: Final = 4096
 MINIMUM: Final = 4 << 20
 _MAGIC: Final = 0x31_53_46_4B_4D_48  # "HMKFS1"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MAGIC_AT, _VERSION_AT, _SIZE_AT, _LENGTHS_AT = 0, 1, 2, 8
 _SMALLEST_PART, _LARGEST_LOG = 512 << 10, 16 << 20
+_SMALLEST_REDO, _LARGEST_REDO = 64 << 10, 256 << 10
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,12 @@ class Layout:
     map: Area
     database: Area
     log: Area
+    redo: Area
     data: Area
 
     @classmethod
     def of(cls, size: int) -> Layout:
-        """The layout of a device of that size: an eighth of it for metadata, a 32nd for the log.
+        """The layout of a device of that size: an eighth of it for metadata, a 32nd for the log, a 256th for redo.
 
         Raises:
             ValueError: it is too small.
@@ -52,8 +55,9 @@ class Layout:
         used_map = Area(BLOCK, _up(size // BLOCK))
         database = Area(used_map.start + used_map.size, _up(max(size // 8, _SMALLEST_PART)))
         log = Area(database.start + database.size, _up(min(max(size // 32, _SMALLEST_PART), _LARGEST_LOG)))
-        start = log.start + log.size
-        return cls(used_map, database, log, Area(start, (size - start) // BLOCK * BLOCK))
+        redo = Area(log.start + log.size, _up(min(max(size // 256, _SMALLEST_REDO), _LARGEST_REDO)))
+        start = redo.start + redo.size
+        return cls(used_map, database, log, redo, Area(start, (size - start) // BLOCK * BLOCK))
 
 
 def _up(size: int) -> int:
@@ -103,6 +107,10 @@ class Device:
     def clear(self, at: int, size: int) -> None:
         """Write zeros."""
         self.memory[at : at + size] = bytes(size)
+
+    def word(self, index: int) -> int:
+        """A word of the superblock."""
+        return self._words[index]
 
     def put_word(self, index: int, value: int) -> None:
         """Write a word of the superblock: one store, never half of it."""

@@ -140,7 +140,7 @@ class FileSystem:
 
     def _recover(self) -> None:
         """After a death: finish what was under way, and drop what belongs to clients that have gone meanwhile."""
-        self._journal.recover(self._store.number)
+        self._journal.recover(self._store.database.number)
         living = {record.pid for record in self._processes if record.state == LIVE}
         known = (self._open, self._journal, self._locks, self._watches)
         for client in {client for part in known for client in part.clients()} - living:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from corekernel.errors import ServiceError
+from services.fs.database import MOUNT, UNMOUNT
 from services.fs.store import Inode, Store
 from services.fs.walk import Node, Volume, root_of
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
-
-_CREATE = """CREATE TABLE IF NOT EXISTS mount(number INTEGER PRIMARY KEY, kind TEXT, covers INTEGER, path BLOB)"""
 
 
 class Mounts:
@@ -25,8 +24,9 @@ class Mounts:
         self._volumes: dict[int, Volume] = {}
         self._covered: dict[int, Volume] = {}
         self.paths: dict[int, bytes] = {}
-        store.execute(_CREATE)
-        for number, kind, covers, path in store.execute("SELECT number, kind, covers, path FROM mount").fetchall():
+        for number, kind, covers, path in store.database.query(
+            "SELECT number, kind, covers, path FROM mount"
+        ).fetchall():
             if kind in kinds:
                 self._enter(kinds[kind](number, covers), path)
 
@@ -82,12 +82,12 @@ class Mounts:
         if directory.ino in self._covered:
             raise ServiceError(errno.EBUSY)
         with self._store.transaction() as change:
-            self._store.execute("INSERT INTO mount VALUES(?,?,?,?)", (change.number, kind, directory.ino, path))
+            change.change(MOUNT, change.number, kind, directory.ino, path)
             number = change.number
         self._enter(self._kinds[kind](number, directory.ino), path)
 
     def unmount(self, volume: Volume) -> None:
         """Undo a mount."""
-        with self._store.transaction():
-            self._store.execute("DELETE FROM mount WHERE number=?", (volume.number,))
+        with self._store.transaction() as change:
+            change.change(UNMOUNT, volume.number)
         del self._volumes[volume.number], self._covered[volume.covers], self.paths[volume.number]

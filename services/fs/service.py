@@ -4,9 +4,10 @@ What an operation does is in the classes below, one file each; what they share i
 
     opening.py  data.py        open files                 descriptions.py  the tables of open files
     paths.py                   names                      names.py         the rules of names
-    attributes.py              what is known of a file    store.py         inodes and names in SQLite
-    locking.py                 locks                      contents.py      blocks of files
-    namespace.py               mounts                     walk.py          from a path to a file
+    attributes.py              what is known of a file    store.py         inodes and names
+    locking.py                 locks                      database.py      their rows in SQLite
+    namespace.py               mounts                     contents.py      blocks of files
+                                                          walk.py          from a path to a file
 
 State: see docs/files.md. Everything survives the death of this service.
 """

@@ -116,8 +116,8 @@ class DeviceVFS(apsw.VFS):
         return name
 
 
-def open_database(device: Device, statements: Sequence[str]) -> apsw.Connection:
-    """SQLite on a device, set up, with the schema `statements` run if the device is new."""
+def open_database(device: Device, first: Sequence[tuple[str, tuple[int | str | bytes, ...]]]) -> apsw.Connection:
+    """SQLite on a device, set up; `first` are statements and their values, run if the device is new."""
     if not device.formatted:  # whatever is there was not finished
         device.set_length(0, 0)
         device.set_length(1, 0)
@@ -139,7 +139,7 @@ def open_database(device: Device, statements: Sequence[str]) -> apsw.Connection:
         connection.execute(f"PRAGMA {pragma}").fetchall()
     if not device.formatted:
         with connection:
-            for statement in statements:
-                connection.execute(statement)
+            for statement, values in first:
+                connection.execute(statement, values)
         device.format()
     return connection

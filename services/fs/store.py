@@ -1,11 +1,14 @@
-"""The metadata engine: inodes, names, extents and extended attributes in SQLite on a device, cached in plain objects.
+"""The metadata engine: inodes and names in plain objects, a cache of the rows of a database (`database.py`).
 
 Whatever changes metadata does so in one `Transaction`: it commits or it did not happen, and no cache remembers what did
 not. Each transaction has a number, kept in the database; it is also the number of the inode that it makes and the
 place in its directory of each name that it enters. So a number is never used twice, and a listing that goes by place
 shows each lasting name once.
 
-All of this is used under the lock of `service.Service`.
+What a transaction changed stays in the caches until the database has it; so what is not in them is looked up there
+without writing first what is pending.
+
+All of this is used under the lock of `filesystem.FileSystem`.
 """
 
 from __future__ import annotations
@@ -14,19 +17,21 @@ import errno
 import stat
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import apsw
 
 from corekernel.errors import ServiceError
 from services.files import NAME_MAX, Attributes, pack_columns
+from services.fs import database
 from services.fs.blocks import BlockMap
+from services.fs.database import INODE_COLUMNS, Database
 from services.fs.device import BLOCK, Device
 from services.fs.journal import Request
-from services.fs.sqlite_vfs import open_database
+from services.fs.redo import Change, Value
 
 ROOT_INODE: Final = 1
 DEVICE_NUMBER: Final = 0x484D
@@ -36,24 +41,6 @@ _NAMES_PER_TRANSACTION = 4
 _CACHED_INODES, _CACHED_NAMES = 150_000, 200_000
 
 Extent: TypeAlias = tuple[int, int, int]  # first block of the file, how many, first block of the device
-
-_SCHEMA = (
-    "CREATE TABLE counter(id INTEGER PRIMARY KEY, value INTEGER NOT NULL)",
-    """CREATE TABLE inode(ino INTEGER PRIMARY KEY, mode INTEGER, nlink INTEGER, uid INTEGER, gid INTEGER,
-       rdev INTEGER, size INTEGER, blocks INTEGER, atime INTEGER, mtime INTEGER, ctime INTEGER, btime INTEGER,
-       parent INTEGER, target BLOB)""",
-    """CREATE TABLE name(parent INTEGER, place INTEGER, name BLOB, ino INTEGER, kind INTEGER,
-       PRIMARY KEY(parent, place)) WITHOUT ROWID""",
-    "CREATE UNIQUE INDEX by_name ON name(parent, name)",
-    """CREATE TABLE extent(ino INTEGER, start INTEGER, count INTEGER, block INTEGER,
-       PRIMARY KEY(ino, start)) WITHOUT ROWID""",
-    "CREATE TABLE attribute(ino INTEGER, name BLOB, value BLOB, PRIMARY KEY(ino, name)) WITHOUT ROWID",
-    "CREATE INDEX orphans ON inode(ino) WHERE nlink = 0",
-)
-_ROW = "ino, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime, parent, target"
-_FIELDS = _ROW.split(", ")
-_SAVE = f"UPDATE inode SET {', '.join(f'{name}=?' for name in _FIELDS[1:])} WHERE ino=?"
-_INSERT = f"INSERT INTO inode({_ROW}) VALUES({', '.join('?' * len(_FIELDS))})"
 
 
 @dataclass(slots=True, eq=False)
@@ -98,44 +85,26 @@ class Inode:
             self.blocks * (BLOCK // 512), self.atime, self.mtime, self.ctime, self.btime,
         )  # fmt: skip
 
-    def row(self) -> tuple[int | bytes, ...]:
-        """As it stands in the database, the number apart."""
+    def row(self) -> tuple[Value, ...]:
+        """As it stands in the database."""
         return (
-            self.mode, self.nlink, self.uid, self.gid, self.rdev, self.size, self.blocks, self.atime, self.mtime,
-            self.ctime, self.btime, self.parent, self.target,
+            self.ino, self.mode, self.nlink, self.uid, self.gid, self.rdev, self.size, self.blocks,
+            self.atime, self.mtime, self.ctime, self.btime, self.parent, self.target,
         )  # fmt: skip
 
 
 class Store:
-    """The files of one device."""
+    """The files of one device; `names` has 0 for a name that is none, `inodes` None for one that is gone."""
 
     def __init__(self, device: Device, owner: int = 0) -> None:
-        now = time.time_ns()
-        root = (
-            ROOT_INODE,
-            stat.S_IFDIR | 0o755,
-            2,
-            owner,
-            0,
-            0,
-            EMPTY_DIRECTORY,
-            0,
-            now,
-            now,
-            now,
-            now,
-            ROOT_INODE,
-            b"",
-        )
-        first = f"INSERT INTO inode({_ROW}) VALUES({', '.join(map(str, root[:-1]))}, x'')"
+        now, mode = time.time_ns(), stat.S_IFDIR | 0o755
+        root = (ROOT_INODE, mode, 2, owner, 0, 0, EMPTY_DIRECTORY, 0, now, now, now, now, ROOT_INODE, b"")
         self.device = device
-        self._database = open_database(device, (*_SCHEMA, first, "INSERT INTO counter VALUES(1, 1)"))
-        self.execute = cast("Callable[..., Any]", self._database.execute)
-        self.number = int(self.execute("SELECT value FROM counter WHERE id=1").fetchone()[0])
+        self.database = Database(device, root)
         self.blocks = BlockMap(device)
         if self.blocks.unsure:
-            self.blocks.rebuild(self.execute("SELECT block, count FROM extent"))
-        self.inodes: dict[int, Inode] = {}
+            self.blocks.rebuild(self.database.query("SELECT block, count FROM extent"))
+        self.inodes: dict[int, Inode | None] = {}
         self.names: dict[tuple[int, bytes], int] = {}
 
     # ---- reading
@@ -147,14 +116,17 @@ class Store:
             ServiceError: ESTALE, there is none.
         """
         found = self.inodes.get(number)
-        if found is None:
-            row = self.execute(f"SELECT {_ROW} FROM inode WHERE ino=?", (number,)).fetchone()
-            if row is None:
-                raise ServiceError(errno.ESTALE)
-            found = Inode(*row)
-            if len(self.inodes) > _CACHED_INODES:
-                _shrink(self.inodes)
-            self.inodes[number] = found
+        return self._read_inode(number) if found is None else found
+
+    def _read_inode(self, number: int) -> Inode:
+        row = None
+        if number not in self.inodes:
+            row = self.database.peek(f"SELECT {INODE_COLUMNS} FROM inode WHERE ino=?", (number,)).fetchone()
+        if row is None:
+            raise ServiceError(errno.ESTALE)
+        if len(self.inodes) > _CACHED_INODES:
+            self._shrink(self.inodes)
+        self.inodes[number] = found = Inode(*row)
         return found
 
     def lookup(self, directory: Inode, name: bytes) -> Inode | None:
@@ -168,18 +140,18 @@ class Store:
         if number is None:
             if len(name) > NAME_MAX:
                 raise ServiceError(errno.ENAMETOOLONG)
-            row = self.execute("SELECT ino FROM name WHERE parent=? AND name=?", key).fetchone()
+            row = self.database.peek("SELECT ino FROM name WHERE parent=? AND name=?", key).fetchone()
             number = row[0] if row else 0
             if len(self.names) > _CACHED_NAMES:
-                _shrink(self.names)
+                self._shrink(self.names)
             self.names[key] = number
         return self.inode(number) if number else None
 
     def extents(self, inode: Inode) -> list[Extent]:
         """Where a file's contents are, in order."""
         if inode.extents is None:
-            rows = self.execute("SELECT start, count, block FROM extent WHERE ino=? ORDER BY start", (inode.ino,))
-            inode.extents = rows.fetchall()
+            statement = "SELECT start, count, block FROM extent WHERE ino=? ORDER BY start"
+            inode.extents = self.database.peek(statement, (inode.ino,)).fetchall()
         return inode.extents
 
     def entries(self, directory: Inode, after: int, count: int) -> tuple[int, int, bytes]:
@@ -189,7 +161,7 @@ class Store:
         """
         names: list[bytes] = []
         inodes, types, last = array("Q"), bytearray(), after
-        for name, ino, kind, place in self.execute(
+        for name, ino, kind, place in self.database.query(
             "SELECT name, ino, kind >> 12, place FROM name WHERE parent=? AND place>? ORDER BY place LIMIT ?",
             (directory.ino, after, count),
         ):
@@ -203,7 +175,7 @@ class Store:
         """Directory and name under which a file stands; None: it has none. Of anything but a directory, one of them."""
         where = "parent=? AND ino=?" if inode.is_directory else "? AND ino=?"
         values = (inode.parent if inode.is_directory else 1, inode.ino)
-        row = self.execute(f"SELECT parent, name FROM name WHERE {where} LIMIT 1", values).fetchone()
+        row = self.database.query(f"SELECT parent, name FROM name WHERE {where} LIMIT 1", values).fetchone()
         return (row[0], row[1]) if row and inode.nlink else None
 
     def is_empty(self, directory: Inode) -> bool:
@@ -212,20 +184,20 @@ class Store:
 
     def orphans(self) -> list[int]:
         """Inodes without a name: open when their last one went."""
-        return [row[0] for row in self.execute("SELECT ino FROM inode WHERE nlink=0")]
+        return [row[0] for row in self.database.query("SELECT ino FROM inode WHERE nlink=0")]
 
     def files(self) -> int:
         """How many inodes there are."""
-        return int(self.execute("SELECT count(*) FROM inode").fetchone()[0])
+        return int(self.database.query("SELECT count(*) FROM inode").fetchone()[0])
 
     def attribute(self, inode: Inode, name: bytes) -> bytes | None:
         """Value of an extended attribute."""
-        row = self.execute("SELECT value FROM attribute WHERE ino=? AND name=?", (inode.ino, name)).fetchone()
+        row = self.database.query("SELECT value FROM attribute WHERE ino=? AND name=?", (inode.ino, name)).fetchone()
         return row[0] if row else None
 
     def attributes(self, inode: Inode) -> list[bytes]:
         """Names of its extended attributes."""
-        return [row[0] for row in self.execute("SELECT name FROM attribute WHERE ino=?", (inode.ino,))]
+        return [row[0] for row in self.database.query("SELECT name FROM attribute WHERE ino=?", (inode.ino,))]
 
     # ---- changing
 
@@ -233,17 +205,19 @@ class Store:
         """One change; `request` is what its result is kept under."""
         return Transaction(self, request)
 
-    def _forget(self, inodes: dict[int, Inode], names: list[tuple[int, bytes]]) -> None:
+    def forget(self, inodes: Iterable[int], names: Iterable[tuple[int, bytes]]) -> None:
+        """These are not as the caches have them: the database is asked again."""
+        self.database.flush()
         for number in inodes:
             self.inodes.pop(number, None)
         for key in names:
             self.names.pop(key, None)
 
-
-def _shrink(cache: dict[int, Inode] | dict[tuple[int, bytes], int]) -> None:
-    """Drop the quarter of a cache that has been in it longest."""
-    for key in list(cache)[: len(cache) // 4]:
-        del cache[key]  # type: ignore[arg-type]
+    def _shrink(self, cache: dict[Any, Any]) -> None:
+        """Drop the quarter of a cache that has been in it longest."""
+        self.database.flush()
+        for key in list(cache)[: len(cache) // 4]:
+            del cache[key]
 
 
 class Transaction:
@@ -256,18 +230,18 @@ class Transaction:
     def __init__(self, store: Store, request: Request | None) -> None:
         self._store = store
         self._request = request
+        self._changes: list[Change] = []
         self._touched: dict[int, Inode] = {}
-        self._made: Inode | None = None
+        self._erased: list[int] = []
         self._names: list[tuple[int, bytes]] = []
         self._taken: list[tuple[int, int]] = []
         self._given: list[tuple[int, int]] = []
-        self.number = store.number + 1
+        self.number = store.database.number + 1
         self.now = time.time_ns()
         self.result = 0
         self.redo: tuple[int, int, int] = (0, 0, 0)
 
     def __enter__(self) -> Transaction:
-        self._store.execute("BEGIN IMMEDIATE")
         return self
 
     def __exit__(
@@ -286,33 +260,28 @@ class Transaction:
             raise error
 
     def _commit(self) -> None:
-        store, execute = self._store, self._store.execute
-        if self._made is not None:
-            execute(_INSERT, (self._made.ino, *self._made.row()))
+        store, request = self._store, self._request
         for inode in self._touched.values():
-            execute(_SAVE, (*inode.row(), inode.ino))
-        execute("UPDATE counter SET value=? WHERE id=1", (self.number,))
+            self._changes.append((database.SAVE_INODE, inode.row()))
+        store.database.commit(self.number, self._changes, self._prepare)
+        if self._taken or self._given:
+            for block, count in self._given:
+                store.blocks.give(block, count)
+            store.blocks.settled()
+        if request is not None:
+            request.apply()
+
+    def _prepare(self) -> None:
         if self._request is not None:
             self._request.prepare(self.number, self.result, self.redo)
-        execute("COMMIT")
-        store.number = self.number
-        for block, count in self._given:
-            store.blocks.give(block, count)
-        if self._taken or self._given:
-            store.blocks.settled()
-        if self._request is not None:
-            self._request.apply()
 
     def _undo(self) -> None:
         store = self._store
-        if store._database.in_transaction:
-            store.execute("ROLLBACK")
-        store._forget(self._touched, self._names)
-        if self._made is not None:
-            store.inodes.pop(self._made.ino, None)
-        for block, count in self._taken:
-            store.blocks.give(block, count)
+        if self._touched or self._erased:
+            store.forget([*self._touched, *self._erased], self._names)
         if self._taken or self._given:
+            for block, count in self._taken:
+                store.blocks.give(block, count)
             store.blocks.settled()
         if self._request is not None:
             self._request.abandon()
@@ -324,25 +293,29 @@ class Transaction:
         for inode in inodes:
             self._touched[inode.ino] = inode
 
+    def change(self, statement: int, *values: Value) -> None:
+        """Change rows: one of the statements of `database.py`, and its values."""
+        self._changes.append((statement, values))
+
     def make(self, mode: int, uid: int, gid: int, rdev: int = 0, parent: int = 0, target: bytes = b"") -> Inode:
         """A new inode, with no name yet."""
         now = self.now
         size = EMPTY_DIRECTORY if stat.S_ISDIR(mode) else len(target)
         made = Inode(self.number, mode, 0, uid, gid, rdev, size, 0, now, now, now, now, parent, target, [])
-        self._store.inodes[made.ino] = self._made = made
+        self._store.inodes[made.ino] = self._touched[made.ino] = made
         return made
 
     def enter(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Enter a name in a directory."""
         place = self.number * _NAMES_PER_TRANSACTION + len(self._names)
         kind = stat.S_IFMT(inode.mode)
-        self._store.execute("INSERT INTO name VALUES(?,?,?,?,?)", (directory.ino, place, name, inode.ino, kind))
+        self.change(database.ENTER_NAME, directory.ino, place, name, inode.ino, kind)
         self._renamed(directory, name, inode.ino)
         directory.size += ENTRY_SIZE
 
     def strike(self, directory: Inode, name: bytes) -> None:
         """Strike a name from a directory."""
-        self._store.execute("DELETE FROM name WHERE parent=? AND name=?", (directory.ino, name))
+        self.change(database.STRIKE_NAME, directory.ino, name)
         self._renamed(directory, name, 0)
         directory.size -= ENTRY_SIZE
 
@@ -356,10 +329,11 @@ class Transaction:
     def erase(self, inode: Inode) -> None:
         """An inode that has no name and is not open: it goes, with its contents."""
         self.free(self._store.extents(inode))
-        for table in ("extent", "attribute", "inode"):
-            self._store.execute(f"DELETE FROM {table} WHERE ino=?", (inode.ino,))
+        for statement in (database.DROP_EXTENTS, database.DROP_ATTRIBUTES, database.DROP_INODE):
+            self.change(statement, inode.ino)
         self._touched.pop(inode.ino, None)
-        self._store.inodes.pop(inode.ino, None)
+        self._erased.append(inode.ino)
+        self._store.inodes[inode.ino] = None
 
     def take(self, wanted: int) -> tuple[int, int]:
         """Up to `wanted` adjoining free blocks: first and how many; (0, 0): there is none."""
@@ -381,12 +355,12 @@ class Transaction:
 
     def set_attribute(self, inode: Inode, name: bytes, value: bytes) -> None:
         """Set an extended attribute."""
-        self._store.execute("INSERT OR REPLACE INTO attribute VALUES(?,?,?)", (inode.ino, name, value))
+        self.change(database.SET_ATTRIBUTE, inode.ino, name, value)
         self._changed(inode)
 
     def remove_attribute(self, inode: Inode, name: bytes) -> None:
         """Remove one."""
-        self._store.execute("DELETE FROM attribute WHERE ino=? AND name=?", (inode.ino, name))
+        self.change(database.REMOVE_ATTRIBUTE, inode.ino, name)
         self._changed(inode)
 
     def _changed(self, inode: Inode) -> None:
