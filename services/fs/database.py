@@ -58,7 +58,7 @@ _STATEMENTS: Final = (
     "DELETE FROM mount WHERE number=?",
 )
 
-_MOST_PENDING: Final = 512  # changes; writing them takes about 2 ms, and whoever comes next waits for it
+_MOST_PENDING: Final = 128  # changes; writing them takes about half a millisecond, and whoever comes next waits for it
 _PAGES_PER_CHANGE: Final = 8  # more than a change can add to database and log: two trees, each split at every level
 
 
