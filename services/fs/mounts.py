@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
 from corekernel.errors import ServiceError
 from services.fs.store import Inode, Store
-from services.fs.walk import Node, Volume, root_of
+from services.fs.walk import NeedVolume, Node, Volume, root_of
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
 
+_DOTS_OR_SLASHES = re.compile(rb"/\.{0,2}(?:/|\Z)")  # more than one slash, one at the end, `.` or `..`
 _CREATE = """CREATE TABLE IF NOT EXISTS mount(number INTEGER PRIMARY KEY, kind TEXT, covers INTEGER, path BLOB)"""
 
 
@@ -36,6 +38,19 @@ class Mounts:
         self.paths[volume.number] = path
 
     # ---- finding
+
+    def foreseen(self, path: bytes) -> NeedVolume | None:
+        """What the walk of a path from the root will ask of a volume, if nothing interferes, such as a link.
+
+        So it may be asked before the walk; whether that was the right question, the walk decides.
+        """
+        if _DOTS_OR_SLASHES.search(path) is None:
+            for number, mount in list(self.paths.items()):
+                start = len(mount) + 1
+                volume = self._volumes.get(number)
+                if volume is not None and path.startswith(mount) and path[start - 1 : start] == b"/":
+                    return NeedVolume(volume, path[start:])
+        return None
 
     def root(self, directory: Inode) -> Node:
         """What the root of the namespace is."""

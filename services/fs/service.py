@@ -7,6 +7,7 @@ What an operation does is in the classes below, one file each; what they share i
     attributes.py              what is known of a file    store.py         inodes and names in SQLite
     locking.py                 locks                      contents.py      blocks of files
     namespace.py               mounts                     walk.py          from a path to a file
+                                                          fresh.py         what came with an opening
 
 State: see docs/files.md. Everything survives the death of this service.
 """
