@@ -14,7 +14,7 @@ import pytest
 
 from corekernel.errors import ServiceError
 from services.files import Attributes, Entry, unpack_entries
-from services.stubs.hostfs import HostfsClient
+from services.stubs.hostfs import HostfsClient, WalkResult
 from tests.systems import Box
 
 COMPOSITION = """
@@ -48,8 +48,13 @@ class Host:
         return os.path.join(os.fsencode(self.open), os.fsencode(path))[1:]
 
     def walk(self, path: Path | str | bytes) -> tuple[int, Attributes, bytes]:
-        found = self.client.walk(self.path(path))
-        return found.consumed, Attributes.unpack(found.attributes), bytes(found.target)
+        found = self.client.walk(0, self.path(path))
+        assert (found.refused, found.whole) == (0, False)
+        return found.consumed, Attributes.unpack(found.attributes), bytes(found.found)
+
+    def open_file(self, path: Path | str | bytes, size: int = 1) -> WalkResult:
+        """Walk to a regular file, and open it."""
+        return self.client.walk(size, self.path(path))
 
     def stat(self, path: Path | str | bytes) -> Attributes:
         consumed, attributes, target = self.walk(path)
@@ -90,12 +95,20 @@ def flips(base: Path, done: threading.Event) -> None:
         os.rename(base / "directory", x)
 
 
+def opened(host: Host) -> bytes:
+    """Contents that come with a walk to a file in `x`."""
+    found = host.open_file("x/file", 100)
+    assert found.whole
+    return bytes(found.found)
+
+
 def attempt(host: Host, outside: os.stat_result) -> list[Any]:
     """Everything that can be asked of `x`, as far as it is answered; and how often it was answered."""
     found: list[Any] = []
     for call in (
         lambda: host.read("x/file"),
         lambda: host.client.read(outside.st_dev, outside.st_ino, 0, 100, host.path("x/file")),
+        lambda: opened(host),
         lambda: host.names("x"),
         lambda: host.walk("x/file")[1].ino == outside.st_ino,
         lambda: host.walk("x/only"),

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sysconfig
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 import shim
 from shim.files import Files
-from tests.processes import Tell
+from tests.processes import Tell, until
 from tests.systems import Box, boot_box
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -121,6 +122,10 @@ def test_what_the_host_does_not_let_everybody_read_is_refused_when_it_is_opened(
     (folder / "secret").chmod(0o600)
     if os.getuid() == 0:
         assert refused(lambda: files.open(f"/host{folder}/secret", buffering=0, mode="rb")) == "EACCES"
+    acts: dict[int, str] = {os.O_RDONLY | os.O_DIRECTORY: "ENOTDIR", os.O_RDWR: "EROFS", os.O_WRONLY: "EROFS"}
+    for flags, answer in acts.items():
+        assert refused(lambda flags=flags: files.open_descriptor(f"/host{folder}/secret", flags)) == answer  # type: ignore[misc]
+    files.close(files.open_descriptor(f"/host{folder}/secret", os.O_PATH))
     assert refused(lambda: files.open("/host/root/.profile", "rb")) in ("EACCES", "ENOENT")
     assert refused(lambda: files.listdir("/host/var")) == "ENOENT"
     os.mkfifo(folder / "pipe")
@@ -156,6 +161,66 @@ def test_an_open_file_goes_on_when_hostfs_dies(box: Box, files: Files, folder: P
         first = shown.read(50_000)
         box.kill("hostfs")
         assert (first or b"") + shown.read() == (folder / "long").read_bytes()
+
+
+def test_an_open_file_goes_on_when_fs_dies(box: Box, files: Files, folder: Path) -> None:
+    (folder / "long").write_bytes(os.urandom(100_000))
+    with files.open(f"/host{folder}/long", "rb", buffering=0) as shown:
+        first = shown.read(50_000)
+        box.recovered("fs", box.kill("fs"))
+        assert (first or b"") + shown.read() == (folder / "long").read_bytes()
+
+
+def hops(box: Box, act: Callable[[], object]) -> int:
+    """How many calls of hostfs something takes."""
+    before = box.ask("statistics", service="hostfs")["totals"]["calls"]
+    act()
+    return int(box.ask("statistics", service="hostfs")["totals"]["calls"] - before)
+
+
+@pytest.mark.parametrize("size", [0, 1, 30_000, 128 << 10])
+def test_a_small_file_is_opened_read_and_closed_with_one_call_of_hostfs(
+    box: Box, files: Files, folder: Path, size: int
+) -> None:
+    content = os.urandom(size)
+    (folder / "small").write_bytes(content)
+
+    def reads() -> None:
+        number = files.open_descriptor(f"/host{folder}/small", os.O_RDONLY)
+        half = files.read(number, size // 2 + 1)
+        assert half + files.read(number, 1 << 20) == content
+        assert files.read(number, 10) == b"" and files.pread(number, 10, 5) == content[5:15]
+        files.close(number)
+
+    # A stack's first larger answer makes its buffer, and is asked for again; and a while may pass between two steps.
+    until(lambda: hops(box, reads) == 1, "one call is enough")
+
+
+def test_a_file_s_attributes_take_one_call_of_hostfs(box: Box, files: Files, folder: Path) -> None:
+    (folder / "small").touch()
+    until(lambda: hops(box, lambda: files.stat(f"/host{folder}/small")) == 1, "one call is enough")
+
+
+def test_a_larger_file_is_read_in_parts(box: Box, files: Files, folder: Path) -> None:
+    content = os.urandom((128 << 10) + 1)
+    (folder / "larger").write_bytes(content)
+    number = files.open_descriptor(f"/host{folder}/larger", os.O_RDONLY)
+    assert files.read(number, 100) + files.read(number, 1 << 20) + files.read(number, 10) == content
+    files.close(number)
+
+
+def test_what_is_read_is_at_most_a_tenth_of_a_second_old(files: Files, folder: Path) -> None:
+    path = folder / "aging"
+    path.write_bytes(b"as it was when it was opened")
+    number = files.open_descriptor(f"/host{folder}/aging", os.O_RDONLY)
+    opened = time.monotonic_ns()
+    path.write_bytes(b"new")
+    assert files.pread(number, 100, 0) in (b"as it was when it was opened", b"new")
+    time.sleep(max(0, opened + 100_000_000 - time.monotonic_ns()) / 1e9)
+    assert files.pread(number, 100, 0) == b"new"
+    path.write_bytes(b"newer")
+    assert files.read(number, 100) == b"newer"
+    files.close(number)
 
 
 # ---- /proc

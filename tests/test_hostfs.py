@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from corekernel.errors import ServiceError, TooBig
+from services.files import Attributes
 from tests.forked import as_root
 from tests.host_directories import COMPOSITION, Host, attempt, flips, refused
 from tests.processes import until
@@ -144,16 +145,16 @@ def test_slashes_too_many_mean_one(host: Host) -> None:
     assert host.read(b"a///file") == b"here"
     assert host.stat(b"a//").ino == os.stat(host.open / "a").st_ino
     path = b"//" + host.path("a")
-    assert host.client.walk(path).consumed == len(path)
+    assert host.client.walk(0, path).consumed == len(path)
 
 
 def test_a_path_has_at_most_4095_bytes(host: Host) -> None:
     with refused(errno.ENOENT):
-        host.client.walk(b"x" + b"/" * 4094)
+        host.client.walk(0, b"x" + b"/" * 4094)
     with refused(errno.ENAMETOOLONG):
-        host.client.walk(b"x" + b"/" * 4095)
+        host.client.walk(0, b"x" + b"/" * 4095)
     with pytest.raises(TooBig):
-        host.client.walk(b"x" * 4097)
+        host.client.walk(0, b"x" * 4097)
 
 
 def test_names_of_every_byte_and_length_are_served_as_they_are(host: Host) -> None:
@@ -187,6 +188,31 @@ def test_contents_are_read_at_any_offset_and_size(host: Host) -> None:
         host.read("file", offset=1 << 63)
 
 
+def test_a_small_file_comes_whole_with_the_walk_to_it(host: Host) -> None:
+    for length, wanted, whole in ((0, 1, True), (10, 9, False), (10, 10, True), (10, 1 << 63, True),
+                                  (131072, 131072, True), (131073, 1 << 20, False)):  # fmt: skip
+        content = os.urandom(length)
+        (host.open / "file").write_bytes(content)
+        found = host.open_file("file", wanted)
+        assert found[2:] == (0, whole, content if whole else b"")
+        assert Attributes.unpack(found.attributes).size == length
+        assert found.consumed == len(host.path("file"))
+    (host.open / "link").symlink_to("file")
+    assert host.open_file("link", 100)[2:] == (0, False, b"file")
+    assert host.open_file("", 100)[2:] == (0, False, b"")
+    with refused(errno.ENOTDIR):
+        host.open_file("file/", 100)
+
+
+def test_an_opened_file_is_read_on_after_it_was_replaced(host: Host) -> None:
+    (host.open / "file").write_bytes(b"old")
+    seen = Attributes.unpack(host.open_file("file").attributes)
+    (host.open / "new").write_bytes(b"new")
+    os.rename(host.open / "new", host.open / "file")
+    assert host.read("file", of=seen) == b"old"
+    assert host.open_file("file", 10).found == b"new"
+
+
 def test_sixteen_mebibytes_come_in_one_read_and_no_more(host: Host) -> None:
     with open(host.open / "file", "wb") as file:
         file.truncate((16 << 20) + 1)
@@ -218,8 +244,6 @@ def test_a_replaced_or_deleted_file_is_read_on_while_it_is_open_and_stale_otherw
     assert host.read("opened") == b"new"
     with refused(errno.ESTALE):
         host.read("walked", of=walked)
-    with refused(errno.ESTALE):
-        host.read("opened", of=opened, size=0)
     os.unlink(host.open / "opened")
     assert host.read("opened", of=opened) == b"old"
     with refused(errno.ENOENT):
@@ -243,6 +267,7 @@ def test_what_others_may_not_read_is_refused(host: Host) -> None:
     assert host.stat("closed").size == 6
     with refused(errno.EACCES):
         host.read("closed")
+    assert host.open_file("closed", 100)[2:] == (errno.EACCES, False, b"")
     (host.open / "room").mkdir()
     (host.open / "room/file").write_bytes(b"inside")
     assert host.read("room/file") == b"inside"
@@ -255,8 +280,7 @@ def test_what_others_may_not_read_is_refused(host: Host) -> None:
         host.stat("room/file")
     (host.open / "room").chmod(0o755)
     (host.open / "room/file").chmod(0o600)
-    with refused(errno.EACCES):
-        host.read("room/file", size=0)
+    assert host.open_file("room/file").refused == errno.EACCES
 
 
 def test_sockets_pipes_and_devices_are_shown_but_not_opened(host: Host) -> None:
@@ -271,9 +295,9 @@ def test_sockets_pipes_and_devices_are_shown_but_not_opened(host: Host) -> None:
     assert {entry.name: entry.kind for batch in host.batches("") for entry in batch} == kinds
     for name, kind in kinds.items():
         assert host.stat(name).kind == kind
-        for size in (0, 10):
-            with refused(errno.EACCES):
-                host.read(name, size=size)
+        assert host.open_file(name)[2:] == (0, False, b"")
+        with refused(errno.EACCES):
+            host.read(name)
 
 
 def test_more_files_and_directories_than_are_kept_open_are_served(host: Host) -> None:

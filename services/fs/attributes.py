@@ -46,7 +46,7 @@ class AttributeOperations(FileSystem):
                 return found._replace(dev=node.volume.number).pack()
             return node.attributes().pack()
 
-        return self.run(caller, operation)
+        return self.run(caller, operation, flat)
 
     def change_mode(
         self, caller: Caller, request: int, directory: int, flags: int, mode: int, path: memoryview

@@ -44,6 +44,9 @@ class Data(FileSystem):
             size = min(size, LARGEST_CALL)
             if description.kind != VOLUME:
                 return self._read_local(caller, request, description, offset, size)
+            data = self._read_fresh(caller, request, description, offset, size)
+            if data is not None:
+                return data
         return self._read_volume(caller, request, description, offset, size)
 
     def _read_local(self, caller: Caller, number: int, description: Description, offset: int, size: int) -> bytes:
@@ -77,6 +80,21 @@ class Data(FileSystem):
             with self._store.transaction() as change:
                 change.touch(inode)
                 inode.atime = now
+
+    def _read_fresh(
+        self, caller: Caller, number: int, description: Description, offset: int, size: int
+    ) -> bytes | None:
+        """Read what came with the opening of a volume's file; None: the volume is to be asked."""
+        if offset != AT_POSITION:
+            return self._fresh.read(description.index, offset, size)
+        request = self.request(caller, number)
+        if request.answer() is not None:  # its record tells which bytes they were
+            return None
+        at = description.position
+        data = self._fresh.read(description.index, at, size)
+        if data:
+            request.done(at, (MOVE, description.index, at + len(data)))
+        return data
 
     def _read_volume(self, caller: Caller, number: int, description: Description, offset: int, size: int) -> bytes:
         """Read from a volume, without the lock; the position moves only if nobody else has moved it meanwhile."""

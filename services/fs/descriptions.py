@@ -90,7 +90,7 @@ class Description:
 
 @dataclass(slots=True, eq=False)
 class Descriptor:
-    """One client's number for a description; `index` is of its record; `fresh`: it was not answered yet."""
+    """One client's number for a description; `index` is of its record."""
 
     index: int
     client: int
@@ -98,7 +98,6 @@ class Descriptor:
     description: Description
     close_on_exec: bool
     request: int
-    fresh: bool = True
 
 
 @dataclass(eq=False)

@@ -34,6 +34,7 @@ from services.fs.descriptions import (
     Descriptions,
 )
 from services.fs.device import Device
+from services.fs.fresh import Fresh
 from services.fs.host import HostVolume
 from services.fs.journal import CLOSE, MOVE, Journal, Request
 from services.fs.journal import SIZE as JOURNAL_SIZE
@@ -78,6 +79,13 @@ def _disk(environment: Environment) -> memoryview:
     return environment.device(disks[0])
 
 
+def _ask(answers: Answers, missing: NeedVolume) -> None:
+    try:
+        answers.ask(missing)
+    except CallError as error:
+        raise ServiceError(errno.EIO, str(error)) from error
+
+
 class FileSystem:
     """What the operations share; the operations are in the classes deriving from it."""
 
@@ -105,6 +113,7 @@ class FileSystem:
         self._walker = Walker(self._store, self._root, self._mounts.on)
         self._names = Names(self._store, self._mounts.covers, self._open.is_open)
         self._journal = Journal(environment.object("requests"), self._redo)
+        self._fresh = Fresh()
         self._released: list[int] = []  # handles of the device manager, to be given back outside the lock
         self._open.on_close = self._closed
         self._recover()
@@ -177,7 +186,9 @@ class FileSystem:
         self._locks.unlock_description(description.index)
         if self._watches.active:
             self.noted(description, watches.CLOSE_WRITE if description.writable else watches.CLOSE_NOWRITE)
-        if description.kind == DEVICE:
+        if description.kind == VOLUME:
+            self._fresh.drop(description.index)
+        elif description.kind == DEVICE:
             self._released.append(description.file)
         elif description.kind == LOCAL and not self._open.is_open(description.file):
             inode = self._store.inode(description.file)
@@ -260,19 +271,25 @@ class FileSystem:
 
     # ---- running an operation
 
-    def run(self, caller: Caller, operation: Callable[[Answers], T]) -> T:
-        """Run an operation under the lock, again for each answer of a volume that it turns out to need."""
-        answers = Answers(caller)
+    def run(self, caller: Caller, operation: Callable[[Answers], T], path: bytes = b"", size: int = 0) -> T:
+        """Run an operation under the lock, again for each answer of a volume that it turns out to need.
+
+        Args:
+            caller: whose operation it is.
+            operation: what to run.
+            path: where it will go, if that is known: what a volume will be asked is asked at once.
+            size: how much of the file there is welcome with the answer, as it will be read next.
+        """
+        answers = Answers(caller, size)
+        missing = self._mounts.foreseen(path) if path else None
         while True:
+            if missing is not None:
+                _ask(answers, missing)
             try:
                 with self._lock:
                     return operation(answers)
             except NeedVolume as need:
                 missing = need
-            try:
-                answers.ask(missing)
-            except CallError as error:
-                raise ServiceError(errno.EIO, str(error)) from error
 
     def request(self, caller: Caller, number: int) -> Request:
         """A request of a caller, perhaps one that was answered before; under the lock."""

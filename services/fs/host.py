@@ -9,6 +9,7 @@ from typing import TypeVar
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller, Port
 from services.files import Attributes
+from services.fs.fresh import Contents, lasting
 from services.fs.walk import Remote, Walked
 from services.stubs.hostfs import HostfsClient
 
@@ -26,12 +27,23 @@ class HostVolume:
         self.covers = covers
         self._client = HostfsClient(port)
 
-    def walk(self, path: bytes, who: Caller) -> Walked:
+    def walk(self, path: bytes, who: Caller, size: int) -> Walked:
         """See `walk.Volume`."""
-        reply = _answered(lambda: self._client.walk(path))
-        if reply.consumed > len(path):
+        until = lasting()
+        try:
+            consumed, raw, refused, whole, found = self._client.walk(size, path)
+            attributes = Attributes.unpack(raw)
+        except ServiceError:
+            raise
+        except (CallError, ValueError) as error:
+            raise ServiceError(errno.EIO, str(error)) from error
+        if consumed > len(path):
             raise ServiceError(errno.EIO)
-        return Walked(reply.consumed, Attributes.unpack(reply.attributes), bytes(reply.target))
+        if refused:
+            return Walked(consumed, attributes, refused=errno.EACCES if refused == errno.EACCES else errno.EIO)
+        if whole:
+            return Walked(consumed, attributes, contents=Contents(bytes(found), until))
+        return Walked(consumed, attributes, bytes(found))
 
     def read(self, node: Remote, offset: int, size: int) -> bytes:
         """See `walk.Volume`."""

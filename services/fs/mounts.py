@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
 from corekernel.errors import ServiceError
 from services.fs.database import MOUNT, UNMOUNT
 from services.fs.store import Inode, Store
-from services.fs.walk import Node, Volume, root_of
+from services.fs.walk import NeedVolume, Node, Volume, root_of
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
+
+_DOTS_OR_SLASHES = re.compile(rb"/\.{0,2}(?:/|\Z)")  # more than one slash, one at the end, `.` or `..`
 
 
 class Mounts:
@@ -24,6 +27,7 @@ class Mounts:
         self._volumes: dict[int, Volume] = {}
         self._covered: dict[int, Volume] = {}
         self.paths: dict[int, bytes] = {}
+        self._starts: list[tuple[bytes, Volume]] = []  # of the paths into each; replaced, not changed: read without lock
         for number, kind, covers, path in store.database.query(
             "SELECT number, kind, covers, path FROM mount"
         ).fetchall():
@@ -34,8 +38,22 @@ class Mounts:
         self._volumes[volume.number] = volume
         self._covered[volume.covers] = volume
         self.paths[volume.number] = path
+        self._foresee()
+
+    def _foresee(self) -> None:
+        self._starts = [(path + b"/", self._volumes[number]) for number, path in self.paths.items()]
 
     # ---- finding
+
+    def foreseen(self, path: bytes) -> NeedVolume | None:
+        """What the walk of a path from the root will ask of a volume, if nothing interferes, such as a link.
+
+        So it may be asked before the walk; whether that was the right question, the walk decides.
+        """
+        for start, volume in self._starts:
+            if path.startswith(start) and _DOTS_OR_SLASHES.search(path) is None:
+                return NeedVolume(volume, path[len(start) :])
+        return None
 
     def root(self, directory: Inode) -> Node:
         """What the root of the namespace is."""
@@ -91,3 +109,4 @@ class Mounts:
         with self._store.transaction() as change:
             change.change(UNMOUNT, volume.number)
         del self._volumes[volume.number], self._covered[volume.covers], self.paths[volume.number]
+        self._foresee()

@@ -14,6 +14,7 @@ from corekernel.port import Caller
 from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor, What
 from services.fs.filesystem import FileSystem
+from services.fs.fresh import LARGEST
 from services.fs.journal import CLOSE, Request
 from services.fs.names import local
 from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
@@ -60,12 +61,13 @@ class Opening(FileSystem):
         """See the interface."""
         flags, flat = checked_flags(flags), bytes(path)
         found = self.run(
-            caller, lambda answers: self._open_here(caller, request, directory, flags, mode, flat, answers)
+            caller,
+            lambda answers: self._open_here(caller, request, directory, flags, mode, flat, answers),
+            flat,
+            0 if flags & (os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY) else LARGEST,
         )
         if isinstance(found, Descriptor):
             description = found.description
-            if description.kind == VOLUME and description.readable and found.fresh:
-                self._try_volume(caller, found)
             if description.kind != DEVICE:
                 return OpenResult(found.number, FS, description.type)
             return OpenResult(found.number, DEVMGR, description.file)
@@ -172,26 +174,19 @@ class Opening(FileSystem):
         """A description of an open file on the device or of a volume, and its descriptor."""
         kept, kind = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY), stat.S_IFMT(node.mode)
         if isinstance(node, Remote):
+            if node.refused:
+                raise ServiceError(node.refused)
             what = What(VOLUME, node.ino, kind, node.volume.number, node.found.dev, node.path)
-            return self._open.open(caller.client, number, kept, what)
+            made = self._open.open(caller.client, number, kept, what)
+            if node.contents is not None:
+                self._fresh.keep(made.description.index, node.contents)
+            return made
         made = self._open.open(caller.client, number, kept, What(LOCAL, node.ino, kind))
         if place is not None and isinstance(place.parent, Inode):
             made.description.place = (place.parent.ino, place.name)
         if self._watches.active:
             self.noted(made.description, watches.OPEN)
         return made
-
-    def _try_volume(self, caller: Caller, found: Descriptor) -> None:
-        """Have a volume open its file: what it may not read is refused now, not when it is read."""
-        found.fresh = False
-        try:
-            node = self.opened_remote(found.description)
-            if node.is_regular:
-                node.volume.read(node, 0, 0)
-        except ServiceError:
-            with self._lock:
-                self._open.close(found)
-            raise
 
     def _open_device(self, caller: Caller, rdev: int, flags: int) -> int:
         """The device manager's handle for a device."""

@@ -54,8 +54,8 @@ class ProcVolume:
 
     # ---- the tree
 
-    def walk(self, path: bytes, who: Caller) -> Walked:
-        """See `walk.Volume`."""
+    def walk(self, path: bytes, who: Caller, size: int) -> Walked:
+        """See `walk.Volume`; contents are made when they are read."""
         names = os.fsdecode(path).split("/") if path else []
         if not names:
             return Walked(0, self._attributes(_DIRECTORY, 1), b"")

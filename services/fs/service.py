@@ -7,7 +7,8 @@ What an operation does is in the classes below, one file each; what they share i
     attributes.py              what is known of a file    store.py         inodes and names
     locking.py                 locks                      database.py      their rows in SQLite
     namespace.py               mounts                     contents.py      blocks of files
-                                                          walk.py          from a path to a file
+    watching.py                changes                    walk.py          from a path to a file
+                                                          fresh.py         what came with an opening
 
 State: see docs/files.md. Everything survives the death of this service.
 """

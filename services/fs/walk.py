@@ -12,22 +12,27 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.files import PATH_MAX, SYMLINKS_MAX, Attributes
+from services.fs.fresh import Contents
 from services.fs.permission import EXECUTE, may, require
 from services.fs.store import Inode, Store
 
 
-@dataclass(frozen=True, slots=True)
-class Walked:
-    """A volume's answer: how much of the path it walked, and what stands there; `target` of a symbolic link."""
+class Walked(NamedTuple):
+    """A volume's answer: how much of the path it walked, and what stands there; `target` of a symbolic link.
+
+    If it is to be read: `refused` is the errno with which opening it fails, or 0; `contents` may have come along.
+    """
 
     consumed: int
     attributes: Attributes
-    target: bytes
+    target: bytes = b""
+    refused: int = 0
+    contents: Contents | None = None
 
 
 class Volume(Protocol):
@@ -38,8 +43,11 @@ class Volume(Protocol):
     source: str
     covers: int
 
-    def walk(self, path: bytes, who: Caller) -> Walked:
-        """Walk a path without "." and "..", up to its end or the first symbolic link."""
+    def walk(self, path: bytes, who: Caller, size: int) -> Walked:
+        """Walk a path without "." and "..", up to its end or the first symbolic link.
+
+        With a size, a regular file is to be read next: contents of as many bytes may come with the answer.
+        """
         ...
 
     def read(self, node: Remote, offset: int, size: int) -> bytes:
@@ -55,14 +63,16 @@ class Volume(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Remote:
-    """A file of a volume; it can be asked for its owner and mode like an `Inode`."""
+    """A file of a volume; it can be asked for its owner and mode like an `Inode`. The rest is as in `Walked`."""
 
     volume: Volume
     path: bytes
     found: Attributes
     target: bytes = b""
+    refused: int = 0
+    contents: Contents | None = None
 
     @property
     def ino(self) -> int:
@@ -128,10 +138,11 @@ class NeedVolume(Exception):
 
 
 class Answers:
-    """What volumes have answered during one operation."""
+    """What volumes have answered during one operation, which will read up to `size` bytes of what it finds."""
 
-    def __init__(self, who: Caller) -> None:
+    def __init__(self, who: Caller, size: int = 0) -> None:
         self._who = who
+        self._size = size
         self._known: dict[tuple[int, bytes], Walked | ServiceError] = {}
 
     def of(self, volume: Volume, path: bytes) -> Walked:
@@ -152,7 +163,7 @@ class Answers:
         """Ask a volume; takes as long as it takes."""
         key = (need.volume.number, need.path)
         try:
-            self._known[key] = need.volume.walk(need.path, self._who)
+            self._known[key] = need.volume.walk(need.path, self._who, self._size)
         except ServiceError as error:
             self._known[key] = error
 
@@ -261,20 +272,23 @@ class Walker:
             here = self._step(who, walk, follow, answers)
         return Place(walk.parent, walk.name, here, walk.slash, walk.last)
 
-    def _stride(self, who: Caller, walk: _Walk, here: Inode) -> Inode:
-        """Take such components as are plain and in the caches: no link, no mount, no dots. The rest takes steps."""
+    def _stride(self, who: Caller, walk: _Walk, here: Inode) -> Node:
+        """Take such components as are plain and in the caches, up to a mount; no links, no dots: those take steps."""
         names, inodes, todo = self._store.names, self._store.inodes, walk.todo
         root = who.uid == 0
         kept = 1 if walk.creating and walk.slash else 0  # the last takes a step
         while len(todo) > kept:
             name = todo[-1]
             found = inodes.get(names.get((here.ino, name), 0))
-            if found is None or found.mode & _TYPE == _LINK or self._mounted(found.ino) is not None:
+            if found is None or found.mode & _TYPE == _LINK:
                 break
             if here.mode & _TYPE != _DIRECTORY or not (root or may(who, here, EXECUTE)):
                 break
             todo.pop()
             walk.parent, walk.name, walk.last = here, name, Last.NAME
+            volume = self._mounted(found.ino)
+            if volume is not None:
+                return root_of(volume)
             here = found
         return here
 
@@ -315,9 +329,13 @@ class Walker:
 
     def _remote(self, walk: _Walk, directory: Remote, name: bytes, answers: Answers) -> Node | None:
         """Walk as many names as there are in a row; the volume itself has searched the directories between."""
-        names = [name]
-        while walk.todo and walk.todo[-1] not in (b".", b".."):
-            names.append(walk.todo.pop())
+        names, todo = [name], walk.todo
+        if b"." in todo or b".." in todo:
+            while todo[-1] not in (b".", b".."):
+                names.append(todo.pop())
+        else:
+            names += todo[::-1]
+            todo.clear()
         volume, path = directory.volume, _joined(directory.path, names)
         try:
             walked = answers.of(volume, path)
@@ -329,11 +347,11 @@ class Walker:
             walk.name = names[-1]
             return None
         reached = path[: walked.consumed]
-        rest = path[walked.consumed :]
-        walk.todo += _components(rest)
+        if len(reached) < len(path):
+            todo += _components(path[walked.consumed :])
         above, _, walk.name = reached.rpartition(b"/")
         walk.parent = Remote(volume, above, VOLUME_ROOT)
-        return Remote(volume, reached, walked.attributes, walked.target)
+        return Remote(volume, reached, *walked[1:])
 
     def _above(self, node: Node, answers: Answers) -> Node:
         """The directory above one."""

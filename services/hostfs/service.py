@@ -2,7 +2,8 @@
 
 The service holds nothing that a caller relies on: descriptors of files and directories (`cache.py`) and listings
 (`listing.py`) are kept for speed only, and believed only after the host was asked whether they still are what they
-were. Contents are never kept: the host does that, and a read of an open file sees what it holds now.
+were. Contents are never kept: the host does that, and a read of an open file sees what it holds now. But those of a
+small file come with the walk to it if that is asked for, so that a caller needs one call.
 
     paths.py     a path, taken apart
     exports.py   what is exported: a tree from the host's root
@@ -13,6 +14,7 @@ were. Contents are never kept: the host does that, and a read of an open file se
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -21,16 +23,18 @@ from typing import Final
 from corekernel.errors import ServiceError
 from corekernel.port import MAX_BULK_BYTES, Caller
 from corekernel.service import Environment
+from services.files import Attributes
 from services.hostfs import exports, host
 from services.hostfs.cache import Recent, descriptors
 from services.hostfs.exports import Directory, MadeUp
 from services.hostfs.host import Descriptor, FileSystem
 from services.hostfs.listing import Listings, made_up
 from services.hostfs.paths import Path, parse
-from services.hostfs.walker import Spot, Walker
+from services.hostfs.walker import ATTEMPTS, Found, Spot, Walker
 from services.stubs.hostfs import EntriesResult, HostfsServer, StatfsResult, WalkResult
 
 _UNSIZED: Final = 64 << 10  # as much is read without asking how much there is
+_WITH_WALK: Final = 128 << 10  # as much of a file comes with a walk to it
 # What an open under a path may end with if the file is not there any more, or something else is: a link, a socket.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 _MADE_UP: Final = FileSystem(0x01021994, 4096, 0, 0, 0, 0, 0)  # as an empty tmpfs
@@ -46,16 +50,45 @@ class Service(HostfsServer):
         self._walked: Recent[tuple[int, int], Spot] = Recent(most)
         self._listings = Listings()
 
-    def walk(self, caller: Caller, path: memoryview) -> WalkResult:
+    def walk(self, caller: Caller, size: int, path: memoryview) -> WalkResult:
         """See the interface."""
         try:
-            found = self._walker.walk(parse(bytes(path)))
+            parsed = parse(bytes(path))
+            for _ in range(ATTEMPTS):
+                found = self._walker.walk(parsed)
+                if not size or found.spot is None or not stat.S_ISREG(found.attributes.mode):
+                    return self._looked_at(found)
+                opened = self._opened(found.attributes, found.spot, size)
+                if opened is not None:
+                    return WalkResult(found.consumed, found.attributes.pack(), *opened)
         except OSError as error:
             raise host.refusal(error) from None
+        raise ServiceError(errno.EIO, "it changes too fast to be opened")
+
+    def _looked_at(self, found: Found) -> WalkResult:
         attributes = found.attributes
         if found.spot is not None and stat.S_ISREG(attributes.mode):
             self._walked.put((attributes.dev, attributes.ino), found.spot)
-        return WalkResult(found.consumed, attributes.pack(), found.target)
+        return WalkResult(found.consumed, attributes.pack(), 0, False, found.target)
+
+    def _opened(self, attributes: Attributes, spot: Spot, size: int) -> tuple[int, bool, bytes] | None:
+        """Open what a walk has found: `refused`, `whole`, contents. None: it is not there any more."""
+        wanted = attributes.dev, attributes.ino
+        try:
+            file = host.open_file(spot.directory.fd, spot.name)
+            status = os.fstat(file.fd)
+        except OSError as error:
+            return None if error.errno in _GONE else (host.refusal(error).errno or errno.EIO, False, b"")
+        if (status.st_dev, status.st_ino) != wanted or not stat.S_ISREG(status.st_mode):
+            return None
+        self._files.put(wanted, file)
+        length = status.st_size
+        if length <= size and length <= _WITH_WALK:
+            with contextlib.suppress(OSError):  # whoever reads it will be told
+                data = os.pread(file.fd, length + 1, 0)  # one more, to see that this is the end
+                if len(data) == length:  # some files of the host's kernel have no size, or another one
+                    return 0, True, data
+        return 0, False, b""
 
     def entries(self, caller: Caller, after: int, size: int, path: memoryview) -> EntriesResult:
         """See the interface."""
@@ -94,7 +127,7 @@ class Service(HostfsServer):
             raise ServiceError(errno.EINVAL, "there is no such offset")
         wanted = device, inode
         try:
-            file = self._files.get(wanted) or self._reopen(wanted) if size else None
+            file = self._files.get(wanted) or self._reopen(wanted)
             if file is None:
                 file = self._open(wanted, parse(bytes(path)))
             return _read(file, offset, size)

@@ -22,7 +22,7 @@ from services.hostfs.exports import Directory, Link, MadeUp, Node
 from services.hostfs.host import Descriptor
 from services.hostfs.paths import Path
 
-_ATTEMPTS = 100  # to see one name the same way twice, while somebody replaces it all the time
+ATTEMPTS = 100  # to see one name the same way twice, while somebody replaces it all the time
 
 
 class Spot(NamedTuple):
@@ -72,7 +72,7 @@ class Walker:
         spot = self.locate(path)
         if isinstance(spot, MadeUp):
             return Found(len(path.raw), spot.attributes, b"", None)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             attributes = spot.look_at()
             if stat.S_ISLNK(attributes.mode):
                 attributes, target = _read_link(spot)
@@ -153,7 +153,7 @@ class Walker:
         below = self._kept.get((node.serial, name))
         if below is not None and below.ino == status.st_ino and below.dev == status.st_dev:
             return below
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if stat.S_ISLNK(status.st_mode):
                 return None
             if not stat.S_ISDIR(status.st_mode):

@@ -107,12 +107,16 @@ class WalkResult(NamedTuple):
     Attributes:
         consumed: bytes of the path that were walked; all of them unless there is a link (u64)
         attributes: `services.files.Attributes`; `dev` is the host's, 0 if made up (bytes <= 112 bytes)
-        target: of the symbolic link; empty: there is none (buffer <= 4 KiB)
+        refused: errno, if the host does not let the regular file be opened; else 0 (u64)
+        whole: `found` is all that the regular file holds (bool)
+        found: target of the link, never empty; contents, if `whole` (buffer <= 128 KiB)
     """
 
     consumed: int
     attributes: bytes
-    target: Payload
+    refused: int
+    whole: bool
+    found: Payload
 
 
 class EntriesResult(NamedTuple):
@@ -161,35 +165,44 @@ class HostfsClient:
     def __init__(self, port: Port) -> None:
         self._port = port
 
-    def walk(self, path: Payload) -> WalkResult:
+    def walk(self, size: int, path: Payload) -> WalkResult:
         """Walk a path up to its end, or up to and including the first symbolic link on it, be it the last
-        name.
+        name. A regular file at the end is opened, too, if a size is given: so one call tells what it
+        is, whether it can be read, and, of a small one, what it holds. The contents are never older
+        than the attributes.
 
         Args:
+            size: contents wanted, if that is all of them; at most 128 KiB. 0: do not open it (u64)
             path: buffer <= 4 KiB
 
         Raises:
             ServiceError: EACCES, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ESTALE.
         """
         path_ = path if path.__class__ is _Bytes else _flat(path)
-        if len(path_) > 4096:
+        if size >> 64 or len(path_) > 4096:
             raise TooBig("hostfs.walk: an argument is out of range")
-        _registers, _payload = self._port.call(_OP_WALK, (len(path_),), path_, 3, 4208, True)
+        _registers, _payload = self._port.call(_OP_WALK, (size, len(path_)), path_, 5, 131184, True)
         if (
-            len(_registers) != 3
+            len(_registers) != 5
             or _registers[1] > 112
-            or _registers[2] > 4096
-            or _registers[1] + _registers[2] != len(_payload)
+            or _registers[3] > 1
+            or _registers[4] > 131072
+            or _registers[1] + _registers[4] != len(_payload)
         ):
             raise BadFrame("hostfs.walk: malformed reply")
         _view = memoryview(_payload)
         _end_1 = _registers[1]
-        return WalkResult(_registers[0], _copied(_view[:_end_1]), _copied(_view[_end_1:]))
+        return WalkResult(
+            _registers[0],
+            _copied(_view[:_end_1]),
+            _registers[2],
+            _registers[3] == 1,
+            _copied(_view[_end_1:]),
+        )
 
     def read(self, device: int, inode: int, offset: int, size: int, path: Payload) -> bytes:
-        """Read from a regular file that a walk has shown. Once read, it is likely to be open here, and
-        then needs its name no more. With size 0 nothing is read, but the path must name the file and
-        the host must let it be opened. ESTALE: it is not open here, and the path names it no more.
+        """Read from a regular file that a walk has shown. Once opened, it is likely to be open here still,
+        and then needs its name no more. ESTALE: it is not open here, and the path names it no more.
         EACCES: also for sockets, pipes and devices.
 
         Args:
@@ -277,14 +290,17 @@ class HostfsServer(abc.ABC):
     """
 
     @abc.abstractmethod
-    def walk(self, caller: Caller, path: memoryview) -> WalkResult:
+    def walk(self, caller: Caller, size: int, path: memoryview) -> WalkResult:
         """Walk a path up to its end, or up to and including the first symbolic link on it, be it the last
-        name.
+        name. A regular file at the end is opened, too, if a size is given: so one call tells what it
+        is, whether it can be read, and, of a small one, what it holds. The contents are never older
+        than the attributes.
 
         `path` is a read-only view of memory that may be shared with the caller, who can change it under
         you: copy once what you check.
 
         Args:
+            size: contents wanted, if that is all of them; at most 128 KiB. 0: do not open it (u64)
             path: buffer <= 4 KiB
 
         Raises:
@@ -301,9 +317,8 @@ class HostfsServer(abc.ABC):
         size: int,
         path: memoryview,
     ) -> Payload:
-        """Read from a regular file that a walk has shown. Once read, it is likely to be open here, and
-        then needs its name no more. With size 0 nothing is read, but the path must name the file and
-        the host must let it be opened. ESTALE: it is not open here, and the path names it no more.
+        """Read from a regular file that a walk has shown. Once opened, it is likely to be open here still,
+        and then needs its name no more. ESTALE: it is not open here, and the path names it no more.
         EACCES: also for sockets, pipes and devices.
 
         `path` is a read-only view of memory that may be shared with the caller, who can change it under
@@ -365,20 +380,26 @@ class HostfsServer(abc.ABC):
         }
 
     def _serve_walk(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
-        if len(registers) != 1 or registers[0] > 4096 or registers[0] != len(payload):
+        if len(registers) != 2 or registers[1] > 4096 or registers[1] != len(payload):
             raise BadFrame("hostfs.walk: malformed call")
         try:
             result = self.walk(
                 caller,
+                registers[0],
                 memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
             )
         except (ServiceError, WouldWait) as error:
             INTERFACE.admit(_OP_WALK, error)
             raise
-        target_ = _flat(result.target)
-        if result.consumed >> 64 or len(result.attributes) > 112 or len(target_) > 4096:
+        found_ = _flat(result.found)
+        if (
+            result.consumed >> 64
+            or len(result.attributes) > 112
+            or result.refused >> 64
+            or len(found_) > 131072
+        ):
             raise TooBig("hostfs.walk: a result is out of range")
-        return (result.consumed, len(result.attributes), len(target_)), b"".join((result.attributes, target_))
+        return (result.consumed, len(result.attributes), result.refused, 1 if result.whole else 0, len(found_)), b"".join((result.attributes, found_))
 
     def _serve_read(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
         if len(registers) != 5 or registers[4] > 4096 or registers[4] != len(payload):
