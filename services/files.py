@@ -60,6 +60,10 @@ class Attributes(NamedTuple):
         return stat.S_IFMT(self.mode)
 
 
+pack_attributes = _ATTRIBUTES.pack  # the fields of `Attributes`, without making one
+unpack_attributes = _ATTRIBUTES.unpack
+
+
 class Entry(NamedTuple):
     """One name in a directory; `kind` is the file type as `stat.S_IFMT` gives it."""
 

@@ -41,9 +41,10 @@ class AttributeOperations(FileSystem):
 
         def operation(answers: Answers) -> bytes:
             node = self.node(caller, directory, flags, flat, answers)
-            if isinstance(node, Remote) and not node.found.ctime:  # passed through on the way, or a mount's root
-                found = answers.of(node.volume, node.path).attributes
-                return found._replace(dev=node.volume.number).pack()
+            if isinstance(node, Inode):
+                return node.packed()
+            if not node.found.ctime:  # passed through on the way, or a mount's root
+                node = Remote(node.volume, node.path, answers.of(node.volume, node.path).attributes)
             return node.attributes().pack()
 
         return self.run(caller, operation, flat)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -115,8 +115,8 @@ class Descriptions:
         self._paths = paths
         self._descriptors = descriptors.cast("Q")
         self._open: dict[int, Description] = {}
-        self._users: Counter[int] = Counter()  # open descriptions of an inode
-        self._clients: dict[int, _Client] = {}
+        self._users: dict[int, int] = {}  # open descriptions of an inode
+        self._clients: defaultdict[int, _Client] = defaultdict(_Client)
         self._free_descriptors: list[int] = []
         self._free_descriptions: list[int] = []
         self.on_close: Callable[[Description], None] = lambda description: None
@@ -147,7 +147,7 @@ class Descriptions:
         return Description(index, kind, file, mount, flags, position, path, of_type, device)
 
     def _index(self, descriptor: Descriptor) -> None:
-        owner = self._clients.setdefault(descriptor.client, _Client())
+        owner = self._clients[descriptor.client]
         owner.by_number[descriptor.number] = descriptor
         owner.by_request[descriptor.request] = descriptor
         description = descriptor.description
@@ -155,7 +155,7 @@ class Descriptions:
         if description.index not in self._open:
             self._open[description.index] = description
             if description.kind == LOCAL:
-                self._users[description.file] += 1
+                self._users[description.file] = self._users.get(description.file, 0) + 1
 
     # ---- finding
 
@@ -206,7 +206,7 @@ class Descriptions:
         Raises:
             ServiceError: EMFILE, the client has too many; ENFILE, all together have.
         """
-        owner = self._clients.setdefault(client, _Client())
+        owner = self._clients[client]
         number = max(owner.lowest, lowest)
         while number in owner.by_number:
             number += 1
@@ -227,16 +227,16 @@ class Descriptions:
         number = self.room(client)
         index = self._free_descriptions.pop()
         at = index * _DESCRIPTION_WORDS
-        words = self._descriptions
+        words, kept = self._descriptions, flags & ~os.O_CLOEXEC
         kind, file, of_type, mount, device, path = what
-        words[at + _FILE], words[at + _MOUNT], words[at + _FLAGS] = file, mount, flags & ~os.O_CLOEXEC
+        words[at + _FILE], words[at + _MOUNT], words[at + _FLAGS] = file, mount, kept
         words[at + _POSITION], words[at + _LENGTH] = 0, len(path)
         words[at + _TYPE], words[at + _DEVICE] = of_type, device
         if path:
             self._paths[index * PATH_MAX : index * PATH_MAX + len(path)] = path
         words[at + _KIND] = kind
-        description = Description(index, kind, file, mount, flags & ~os.O_CLOEXEC, 0, path, of_type, device)
-        return self.refer(client, number, description, bool(flags & os.O_CLOEXEC), request)
+        description = Description(index, kind, file, mount, kept, 0, path, of_type, device)
+        return self.refer(client, number, description, kept != flags, request)
 
     def refer(
         self, client: int, number: int, description: Description, close_on_exec: bool, request: int

@@ -111,7 +111,7 @@ class FileSystem:
         self._mounts = Mounts(self._store, kinds)
         self._devices = DevmgrClient(environment.port("devmgr")) if _may_call(environment, "devmgr") else None
         self._walker = Walker(self._store, self._root, self._mounts.on)
-        self._names = Names(self._store, self._mounts.covers, self._open.is_open)
+        self._names = Names(self._store, self._open.is_open)
         self._journal = Journal(environment.object("requests"), self._redo)
         self._fresh = Fresh()
         self._released: list[int] = []  # handles of the device manager, to be given back outside the lock
@@ -128,7 +128,7 @@ class FileSystem:
             at = root
             for name in path.split("/")[1:]:
                 at = self._furnished(at, name.encode(), stat.S_IFDIR | 0o755)
-            if not self._mounts.covers(at.ino):
+            if at.ino not in self._mounts.on:
                 self._mounts.mount(kind, at, path.encode())
         devices = json.loads(self._devices.devices()) if self._devices is not None else []
         directory = self._furnished(root, b"dev", stat.S_IFDIR | 0o755)

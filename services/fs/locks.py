@@ -176,6 +176,8 @@ class Locks:
 
     def unlock_file(self, file: int, client: int) -> None:
         """A client has closed a file: its ranges go, as POSIX wants, whichever descriptor it was."""
+        if client not in self._ranges:
+            return
         gone = [lock for lock in self._by_file.get((True, file), []) if lock.owner == client]
         for lock in gone:
             self._strike(lock)

@@ -19,15 +19,22 @@ _DOTS_OR_SLASHES = re.compile(rb"/\.{0,2}(?:/|\Z)")  # more than one slash, one 
 
 
 class Mounts:
-    """The mounts; `kinds` makes a volume of a kind, given its number and the directory that it covers."""
+    """The mounts; `kinds` makes a volume of a kind, given its number and the directory that it covers.
+
+    Attributes:
+        on: what is mounted on a directory, by its inode number.
+        paths: where each is mounted, by its number.
+    """
 
     def __init__(self, store: Store, kinds: Kinds) -> None:
         self._store = store
         self._kinds = kinds
         self._volumes: dict[int, Volume] = {}
-        self._covered: dict[int, Volume] = {}
+        self.on: dict[int, Volume] = {}
         self.paths: dict[int, bytes] = {}
-        self._starts: list[tuple[bytes, Volume]] = []  # of the paths into each; replaced, not changed: read without lock
+        self._starts: list[
+            tuple[bytes, Volume]
+        ] = []  # of the paths into each; replaced, not changed: read without lock
         for number, kind, covers, path in store.database.query(
             "SELECT number, kind, covers, path FROM mount"
         ).fetchall():
@@ -36,7 +43,7 @@ class Mounts:
 
     def _enter(self, volume: Volume, path: bytes) -> None:
         self._volumes[volume.number] = volume
-        self._covered[volume.covers] = volume
+        self.on[volume.covers] = volume
         self.paths[volume.number] = path
         self._foresee()
 
@@ -57,16 +64,8 @@ class Mounts:
 
     def root(self, directory: Inode) -> Node:
         """What the root of the namespace is."""
-        volume = self._covered.get(directory.ino)
+        volume = self.on.get(directory.ino)
         return directory if volume is None else root_of(volume)
-
-    def on(self, number: int) -> Volume | None:
-        """What is mounted on a directory."""
-        return self._covered.get(number)
-
-    def covers(self, number: int) -> bool:
-        """Whether something is mounted on a directory."""
-        return number in self._covered
 
     def volume(self, number: int) -> Volume:
         """A mount by its number.
@@ -97,7 +96,7 @@ class Mounts:
         """
         if kind not in self._kinds:
             raise ServiceError(errno.ENODEV)
-        if directory.ino in self._covered:
+        if directory.ino in self.on:
             raise ServiceError(errno.EBUSY)
         with self._store.transaction() as change:
             change.change(MOUNT, change.number, kind, directory.ino, path)
@@ -108,5 +107,5 @@ class Mounts:
         """Undo a mount."""
         with self._store.transaction() as change:
             change.change(UNMOUNT, volume.number)
-        del self._volumes[volume.number], self._covered[volume.covers], self.paths[volume.number]
+        del self._volumes[volume.number], self.on[volume.covers], self.paths[volume.number]
         self._foresee()

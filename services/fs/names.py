@@ -31,11 +31,10 @@ def local(node: Node) -> Inode:
 
 
 class Names:
-    """Changes of names; `is_mounted(ino)` says whether something is mounted on a directory."""
+    """Changes of names; `is_open(ino)` says whether a file is open, so that its inode must stay."""
 
-    def __init__(self, store: Store, is_mounted: Callable[[int], bool], is_open: Callable[[int], bool]) -> None:
+    def __init__(self, store: Store, is_open: Callable[[int], bool]) -> None:
         self._store = store
-        self._is_mounted = is_mounted
         self._is_open = is_open
 
     # ---- may it be done

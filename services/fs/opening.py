@@ -15,7 +15,7 @@ from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor, What
 from services.fs.filesystem import FileSystem
 from services.fs.fresh import LARGEST
-from services.fs.journal import CLOSE, Request
+from services.fs.journal import CLOSE
 from services.fs.names import local
 from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
 from services.fs.store import Inode
@@ -27,6 +27,7 @@ T = TypeVar("T")
 FS, DEVMGR = 0, 1
 TMPFILE = 0o20000000
 LARGE_FILE = 0o100000  # every open file on x86-64 says so
+_CHANGING = os.O_CREAT | os.O_TRUNC | TMPFILE
 _SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_DIRECT | os.O_ASYNC
 _REPORTED = os.O_ACCMODE | TMPFILE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | LARGE_FILE | _SETTABLE
 
@@ -86,10 +87,10 @@ class Opening(FileSystem):
         again = self._open.opened_by(caller.client, number)
         if again is not None:
             return again
-        request = self.request(caller, number)
-        made = request.answer()
-        if made is not None:  # it was made, and then this service died
-            return self._describe(caller, number, self._store.inode(made), flags)
+        if flags & _CHANGING:
+            made = self.request(caller, number).answer()
+            if made is not None:  # it was made, and then this service died
+                return self._describe(caller, number, self._store.inode(made), flags)
         self._open.room(caller.client)
         if flags & TMPFILE:
             place = self.place(caller, directory, path, True, answers)
@@ -103,7 +104,7 @@ class Opening(FileSystem):
             if place.slash:
                 raise ServiceError(errno.EISDIR)
             if place.node is None:
-                return self._describe(caller, number, self._create(caller, request, mode, place), flags, place)
+                return self._describe(caller, number, self._create(caller, number, mode, place), flags, place)
             if flags & os.O_EXCL:
                 raise ServiceError(errno.EEXIST)
             if place.node.is_directory:
@@ -148,9 +149,9 @@ class Opening(FileSystem):
         if flags & os.O_NOATIME and not owns(caller, node):
             raise ServiceError(errno.EPERM)
 
-    def _create(self, caller: Caller, request: Request, mode: int, place: Place) -> Inode:
+    def _create(self, caller: Caller, number: int, mode: int, place: Place) -> Inode:
         parent = self._names.may_create(caller, place)
-        with self._store.transaction(request) as change:
+        with self._store.transaction(self.request(caller, number)) as change:
             made = self._names.make(change, caller, place, parent, stat.S_IFREG | (mode & 0o7777))
             change.result = made.ino
         if self._watches.active:

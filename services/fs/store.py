@@ -25,7 +25,7 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from corekernel.errors import ServiceError
-from services.files import NAME_MAX, Attributes, pack_columns
+from services.files import NAME_MAX, pack_attributes, pack_columns
 from services.fs import database
 from services.fs.blocks import BlockMap
 from services.fs.database import INODE_COLUMNS, Database
@@ -78,9 +78,9 @@ class Inode:
         """Whether it is a regular file."""
         return self.mode & 0o170000 == stat.S_IFREG
 
-    def attributes(self) -> Attributes:
-        """For `stat`."""
-        return Attributes(
+    def packed(self) -> bytes:
+        """Its attributes, as they travel."""
+        return pack_attributes(
             self.ino, DEVICE_NUMBER, self.mode, self.nlink, self.uid, self.gid, self.rdev, self.size, BLOCK,
             self.blocks * (BLOCK // 512), self.atime, self.mtime, self.ctime, self.btime,
         )  # fmt: skip
@@ -106,6 +106,7 @@ class Store:
             self.blocks.rebuild(self.database.query("SELECT block, count FROM extent"))
         self.inodes: dict[int, Inode | None] = {}
         self.names: dict[tuple[int, bytes], int] = {}
+        self._complete: set[int] = set()  # directories of which all names are in the cache
 
     # ---- reading
 
@@ -140,7 +141,9 @@ class Store:
         if number is None:
             if len(name) > NAME_MAX:
                 raise ServiceError(errno.ENAMETOOLONG)
-            row = self.database.peek("SELECT ino FROM name WHERE parent=? AND name=?", key).fetchone()
+            row = None
+            if directory.ino not in self._complete:
+                row = self.database.peek("SELECT ino FROM name WHERE parent=? AND name=?", key).fetchone()
             number = row[0] if row else 0
             if len(self.names) > _CACHED_NAMES:
                 self._shrink(self.names)
@@ -205,6 +208,10 @@ class Store:
         """One change; `request` is what its result is kept under."""
         return Transaction(self, request)
 
+    def complete(self, number: int) -> None:
+        """A directory is new: there is nothing in it but what is entered from now on."""
+        self._complete.add(number)
+
     def forget(self, inodes: Iterable[int], names: Iterable[tuple[int, bytes]]) -> None:
         """These are not as the caches have them: the database is asked again."""
         self.database.flush()
@@ -212,12 +219,14 @@ class Store:
             self.inodes.pop(number, None)
         for key in names:
             self.names.pop(key, None)
+            self._complete.discard(key[0])
 
     def _shrink(self, cache: dict[Any, Any]) -> None:
         """Drop the quarter of a cache that has been in it longest."""
         self.database.flush()
         for key in list(cache)[: len(cache) // 4]:
             del cache[key]
+        self._complete.clear()
 
 
 class Transaction:
@@ -300,7 +309,10 @@ class Transaction:
     def make(self, mode: int, uid: int, gid: int, rdev: int = 0, parent: int = 0, target: bytes = b"") -> Inode:
         """A new inode, with no name yet."""
         now = self.now
-        size = EMPTY_DIRECTORY if stat.S_ISDIR(mode) else len(target)
+        size = len(target)
+        if stat.S_ISDIR(mode):
+            size = EMPTY_DIRECTORY
+            self._store.complete(self.number)
         made = Inode(self.number, mode, 0, uid, gid, rdev, size, 0, now, now, now, now, parent, target, [])
         self._store.inodes[made.ino] = self._touched[made.ino] = made
         return made

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias
 
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
-from services.files import PATH_MAX, SYMLINKS_MAX, Attributes
+from services.files import SYMLINKS_MAX, Attributes
 from services.fs.fresh import Contents
 from services.fs.permission import EXECUTE, may, require
 from services.fs.store import Inode, Store
@@ -126,6 +126,7 @@ class Remote:
 
 Node: TypeAlias = Inode | Remote
 _TYPE, _DIRECTORY, _LINK = 0o170000, stat.S_IFDIR, stat.S_IFLNK
+_NO_NAMES = frozenset((b"", b".", b".."))
 
 
 class NeedVolume(Exception):
@@ -234,7 +235,8 @@ class _Walk:
 class Walker:
     """Walks paths in the namespace of a store and its mounts."""
 
-    def __init__(self, store: Store, root: Callable[[], Node], mounted: Callable[[int], Volume | None]) -> None:
+    def __init__(self, store: Store, root: Callable[[], Node], mounted: Mapping[int, Volume]) -> None:
+        """Make a walker; `mounted` is what is mounted on directories, by inode number."""
         self._store = store
         self._root = root
         self._mounted = mounted
@@ -247,24 +249,24 @@ class Walker:
         Args:
             who: must be allowed to search each directory.
             start: where a relative path starts.
-            path: not empty.
+            path: not empty, and shorter than PATH_MAX.
             follow: whether a symbolic link at the end is followed (one in the middle always is).
             answers: of volumes.
             creating: for `open` with O_CREAT, which refuses a slash at the end before it looks what is there.
 
         Raises:
-            ServiceError: ENOENT, ENOTDIR, EISDIR, EACCES, ELOOP, ENAMETOOLONG, or what a volume says.
+            ServiceError: ENOENT, ENOTDIR, EISDIR, EACCES, EINVAL, ELOOP, ENAMETOOLONG, or what a volume says.
             NeedVolume: see there.
         """
-        if not path:
-            raise ServiceError(errno.ENOENT)
-        if len(path) >= PATH_MAX:
-            raise ServiceError(errno.ENAMETOOLONG)
         if b"\0" in path:
             raise ServiceError(errno.EINVAL)
         node = self._root() if path[0] == 47 else start
+        if isinstance(node, Inode):
+            place = self._straight(who, node, path, follow)
+            if place is not None:
+                return place
         walk = _Walk(node, _components(path), path[-1] == 47, node, creating)
-        here: Node | None = self._stride(who, walk, node) if isinstance(node, Inode) else node
+        here: Node | None = node
         while walk.todo:
             if here is None:
                 raise ServiceError(errno.ENOENT)
@@ -272,25 +274,29 @@ class Walker:
             here = self._step(who, walk, follow, answers)
         return Place(walk.parent, walk.name, here, walk.slash, walk.last)
 
-    def _stride(self, who: Caller, walk: _Walk, here: Inode) -> Node:
-        """Take such components as are plain and in the caches, up to a mount; no links, no dots: those take steps."""
-        names, inodes, todo = self._store.names, self._store.inodes, walk.todo
-        root = who.uid == 0
-        kept = 1 if walk.creating and walk.slash else 0  # the last takes a step
-        while len(todo) > kept:
-            name = todo[-1]
-            found = inodes.get(names.get((here.ino, name), 0))
-            if found is None or found.mode & _TYPE == _LINK:
-                break
-            if here.mode & _TYPE != _DIRECTORY or not (root or may(who, here, EXECUTE)):
-                break
-            todo.pop()
-            walk.parent, walk.name, walk.last = here, name, Last.NAME
-            volume = self._mounted(found.ino)
-            if volume is not None:
-                return root_of(volume)
-            here = found
-        return here
+    def _straight(self, who: Caller, here: Inode, path: bytes, follow: bool) -> Place | None:
+        """Where a path leads, if that is past nothing but directories in the caches; None: it must be walked in steps.
+
+        Most paths are like this, and most operations begin with one.
+        """
+        names, inodes, mounted, root = self._store.names, self._store.inodes, self._mounted, who.uid == 0
+        *above, last = path.split(b"/")
+        if last in _NO_NAMES:
+            return None
+        for name in above:
+            if name:
+                found = inodes.get(names.get((here.ino, name), 0))
+                if found is None or found.mode & _TYPE != _DIRECTORY or found.ino in mounted:
+                    return None
+                if not root and not may(who, here, EXECUTE):
+                    return None
+                here = found
+        if here.mode & _TYPE != _DIRECTORY or not here.nlink or not (root or may(who, here, EXECUTE)):
+            return None
+        found = self._store.lookup(here, last)
+        if found is not None and (found.ino in mounted or (follow and found.mode & _TYPE == _LINK)):
+            return None
+        return Place(here, last, found, False)
 
     def _step(self, who: Caller, walk: _Walk, follow: bool, answers: Answers) -> Node | None:
         """Take the next component; what is there now."""
@@ -324,7 +330,7 @@ class Walker:
 
     def _covered(self, directory: Inode) -> Node:
         """What is mounted on a directory, else it."""
-        volume = self._mounted(directory.ino)
+        volume = self._mounted.get(directory.ino)
         return directory if volume is None else root_of(volume)
 
     def _remote(self, walk: _Walk, directory: Remote, name: bytes, answers: Answers) -> Node | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from services.files import NAME_MAX, Attributes
+from services.files import ATTRIBUTE_BYTES, NAME_MAX, unpack_attributes
 from services.stubs.fs import StatfsResult
 
 _NS = 1e9
@@ -16,7 +16,9 @@ def stat_result(raw: bytes) -> os.stat_result:
     Raises:
         ValueError: these are no attributes.
     """
-    ino, dev, mode, nlink, uid, gid, rdev, size, blksize, blocks, atime, mtime, ctime, _ = Attributes.unpack(raw)
+    if len(raw) != ATTRIBUTE_BYTES:
+        raise ValueError(f"{len(raw)} bytes are no attributes")
+    ino, dev, mode, nlink, uid, gid, rdev, size, blksize, blocks, atime, mtime, ctime, _ = unpack_attributes(raw)
     return os.stat_result((
         mode, ino, dev, nlink, uid, gid, size,
         atime // 10**9, mtime // 10**9, ctime // 10**9,
