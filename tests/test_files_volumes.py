@@ -196,9 +196,30 @@ def test_a_small_file_is_opened_read_and_closed_with_one_call_of_hostfs(
     until(lambda: hops(box, reads) == 1, "one call is enough")
 
 
-def test_a_file_s_attributes_take_one_call_of_hostfs(box: Box, files: Files, folder: Path) -> None:
-    (folder / "small").touch()
-    until(lambda: hops(box, lambda: files.stat(f"/host{folder}/small")) == 1, "one call is enough")
+def test_few_operations_on_files_of_the_host_take_more_than_one_call_of_hostfs(
+    box: Box, files: Files, folder: Path
+) -> None:
+    (folder / "small").write_bytes(b"0123456789")
+    (folder / "directory").mkdir()
+    directory = files.open_descriptor(f"/host{folder}", os.O_RDONLY | os.O_DIRECTORY)
+    number = files.open_descriptor("small", os.O_RDONLY, dir_fd=directory)
+    costs: list[tuple[int, Callable[[], object]]] = [
+        (1, lambda: files.stat(f"/host{folder}/small")),
+        (1, lambda: files.stat("small", dir_fd=directory)),
+        (1, lambda: files.stat(directory)),
+        (0, lambda: files.lseek(number, 5, os.SEEK_SET)),
+        (0, lambda: files.lseek(number, -5, os.SEEK_CUR)),
+        (1, lambda: files.lseek(number, 0, os.SEEK_END)),
+        (2, lambda: files.listdir(f"/host{folder}/directory")),
+    ]
+    for most, act in costs:
+        until(lambda most=most, act=act: hops(box, act) == most, f"{most} calls are enough")  # type: ignore[misc]
+    for name in (".", "./directory/.."):
+        assert files.stat(name, dir_fd=directory).st_mtime_ns == os.stat(folder).st_mtime_ns
+        assert refused(lambda name=name: files.open_descriptor(name, os.O_RDWR, dir_fd=directory)) == "EISDIR"  # type: ignore[misc]
+    assert refused(lambda: files.stat("x", dir_fd=number)) == "ENOTDIR"
+    files.close(number)
+    files.close(directory)
 
 
 def test_a_larger_file_is_read_in_parts(box: Box, files: Files, folder: Path) -> None:

@@ -225,7 +225,8 @@ class Data(FileSystem):
                 return done
             if description.kind == DEVICE:
                 raise ServiceError(errno.ESPIPE)
-            node = self.node_of(description, answers)
+            sized = whence not in (os.SEEK_SET, os.SEEK_CUR)
+            node = self.node_of(description, answers) if sized else self.opened(description, answers)
             position = self._sought(description, node, offset, whence)
             return asked.done(position, (MOVE, description.index, position))
 
@@ -256,7 +257,7 @@ class Data(FileSystem):
 
         def operation(answers: Answers) -> tuple[Node, int, bytes, bool]:
             description = self._open.get(caller.client, descriptor).description
-            node = self.node_of(description, answers)
+            node = self.opened(description, answers)
             if not node.is_directory:
                 raise ServiceError(errno.ENOTDIR)
             if not description.readable:

@@ -316,16 +316,25 @@ class FileSystem:
         walked = answers.of(volume, description.path)
         return Remote(volume, description.path, walked.attributes, walked.target)
 
+    def opened(self, description: Description, answers: Answers) -> Node:
+        """As `node_of`, but of a volume's file only what cannot change, so that the volume need not be asked.
+
+        Its permissions are not known here: who may search or list a volume's directory, the volume decides.
+        """
+        return self.opened_remote(description) if description.kind == VOLUME else self.node_of(description, answers)
+
     def opened_remote(self, description: Description) -> Remote:
-        """What a description of a volume's file was opened on, as far as reading it needs to know."""
-        known = VOLUME_ROOT._replace(ino=description.file, dev=description.device, mode=description.type)
+        """What a description of a volume's file was opened on: type, and what names it to the volume."""
+        known = VOLUME_ROOT._replace(ino=description.file, dev=description.device, mode=description.type | 0o555)
         return Remote(self._mounts.volume(description.mount), description.path, known)
 
     def start(self, caller: Caller, directory: int, path: bytes, answers: Answers) -> Node:
         """The directory that a path starts from."""
         if path[:1] == b"/" or directory == ROOT:
             return self._root()
-        node = self.node_of(self._open.get(caller.client, directory).description, answers)
+        description = self._open.get(caller.client, directory).description
+        itself = path[:1] == b"."  # perhaps: then its attributes may be wanted
+        node = self.node_of(description, answers) if itself else self.opened(description, answers)
         if not node.is_directory:
             raise ServiceError(errno.ENOTDIR)
         return node

@@ -14,7 +14,6 @@ small file come with the walk to it if that is asked for, so that a caller needs
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -84,10 +83,12 @@ class Service(HostfsServer):
         self._files.put(wanted, file)
         length = status.st_size
         if length <= size and length <= _WITH_WALK:
-            with contextlib.suppress(OSError):  # whoever reads it will be told
+            try:
                 data = os.pread(file.fd, length + 1, 0)  # one more, to see that this is the end
-                if len(data) == length:  # some files of the host's kernel have no size, or another one
-                    return 0, True, data
+            except OSError:
+                return 0, False, b""  # whoever reads it will be told
+            if len(data) == length:  # some files of the host's kernel have no size, or another one
+                return 0, True, data
         return 0, False, b""
 
     def entries(self, caller: Caller, after: int, size: int, path: memoryview) -> EntriesResult:
