@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from services.fs.device import MINIMUM, Device
 from services.fs.fresh import Contents, Fresh, lasting
 from services.fs.mounts import Mounts
+from services.fs.store import ROOT_INODE, Store
 
 LONG = 2**62
 
@@ -61,7 +63,10 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
     ],
 )  # fmt: skip
 def test_a_volume_is_asked_beforehand_only_where_the_path_plainly_leads(path: bytes, asked: bytes | None) -> None:
-    nothing: Any = SimpleNamespace(execute=lambda *_: SimpleNamespace(fetchall=lambda: [(3, "hostfs", 7, b"/host")]))
+    store = Store(Device(memoryview(bytearray(MINIMUM))))
     made: Any = {"hostfs": lambda number, covers: SimpleNamespace(number=number, covers=covers)}
-    found = Mounts(nothing, made).foreseen(path)
-    assert (found and (found.volume.number, found.path)) == (asked and (3, asked))
+    mounts = Mounts(store, made)
+    mounts.mount("hostfs", store.inode(ROOT_INODE), b"/host")
+    found = mounts.foreseen(path)
+    assert (found and (found.volume.covers, found.path)) == (asked and (ROOT_INODE, asked))
+    store.database.close()
