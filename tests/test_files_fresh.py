@@ -64,4 +64,4 @@ def test_a_volume_is_asked_beforehand_only_where_the_path_plainly_leads(path: by
     nothing: Any = SimpleNamespace(execute=lambda *_: SimpleNamespace(fetchall=lambda: [(3, "hostfs", 7, b"/host")]))
     made: Any = {"hostfs": lambda number, covers: SimpleNamespace(number=number, covers=covers)}
     found = Mounts(nothing, made).foreseen(path)
-    assert (found and (found.volume.number, found.path)) == (asked and (3, asked))
+    assert (found and (found[0].number, found[1])) == (asked and (3, asked))

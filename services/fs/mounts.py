@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from corekernel.errors import ServiceError
 from services.fs.store import Inode, Store
-from services.fs.walk import NeedVolume, Node, Volume, root_of
+from services.fs.walk import Node, Volume, root_of
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
 
@@ -39,8 +39,8 @@ class Mounts:
 
     # ---- finding
 
-    def foreseen(self, path: bytes) -> NeedVolume | None:
-        """What the walk of a path from the root will ask of a volume, if nothing interferes, such as a link.
+    def foreseen(self, path: bytes) -> tuple[Volume, bytes] | None:
+        """Which volume the walk of a path from the root will ask for what, if nothing interferes, such as a link.
 
         So it may be asked before the walk; whether that was the right question, the walk decides.
         """
@@ -49,7 +49,7 @@ class Mounts:
                 start = len(mount) + 1
                 volume = self._volumes.get(number)
                 if volume is not None and path.startswith(mount) and path[start - 1 : start] == b"/":
-                    return NeedVolume(volume, path[start:])
+                    return volume, path[start:]
         return None
 
     def root(self, directory: Inode) -> Node:
