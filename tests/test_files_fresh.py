@@ -68,5 +68,5 @@ def test_a_volume_is_asked_beforehand_only_where_the_path_plainly_leads(path: by
     mounts = Mounts(store, made)
     mounts.mount("hostfs", store.inode(ROOT_INODE), b"/host")
     found = mounts.foreseen(path)
-    assert (found and (found.volume.covers, found.path)) == (asked and (ROOT_INODE, asked))
+    assert (found and (found[0].covers, found[1])) == (asked and (ROOT_INODE, asked))
     store.database.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corekernel.errors import ServiceError
-from services.files import Entry, unpack_entries
+from corekernel.service import Environment
+from services.files import Attributes, Entry, unpack_entries
 from services.hostfs import exports, host, listing
 from services.hostfs.cache import Recent
 from services.hostfs.exports import Directory, Link, MadeUp
 from services.hostfs.host import Descriptor
 from services.hostfs.listing import Listing, Listings
 from services.hostfs.paths import parse
+from services.hostfs.service import Service
+from services.stubs.hostfs import WalkResult
 
 NAMES = st.binary(min_size=1, max_size=255).map(lambda raw: raw.replace(b"/", b"-").replace(b"\0", b"-"))
 PLAIN = NAMES.filter(lambda name: name not in (b".", b".."))
@@ -180,6 +183,69 @@ def test_readers_on_many_threads_never_meet_a_closed_descriptor(tmp_path: Path) 
         thread.join()
     assert wrong == []
     assert len(recent) <= 2
+
+
+# ---- opening what a walk has found
+
+
+def service_of(*paths: str | Path) -> Service:
+    """The service within this process; it serves nobody but the test."""
+    return Service(Environment("hostfs", {}, NotImplemented, {}, host_paths=tuple(map(str, paths))))
+
+
+def opened(service: Service, path: str | Path, size: int = 100) -> WalkResult:
+    return service.walk(NotImplemented, size, memoryview(os.fsencode(path)[1:]))
+
+
+def replaced(path: Path) -> None:
+    (path.parent / "other").write_bytes(b"other")
+    os.replace(path.parent / "other", path)
+
+
+def linked(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("target")
+
+
+@pytest.mark.parametrize(("change", "whole", "found"), [(replaced, True, b"other"), (linked, False, b"target")])
+def test_what_is_opened_is_what_the_attributes_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], whole: bool, found: bytes
+) -> None:
+    (tmp_path / "file").write_bytes(b"one")
+    real = host.open_file
+
+    def late(directory: int, name: bytes) -> Descriptor:
+        monkeypatch.setattr(host, "open_file", real)
+        change(tmp_path / "file")
+        return real(directory, name)
+
+    monkeypatch.setattr(host, "open_file", late)
+    seen = opened(service_of(tmp_path), tmp_path / "file")
+    assert (seen.refused, seen.whole, seen.found) == (0, whole, found)
+    assert Attributes.unpack(seen.attributes).ino == os.lstat(tmp_path / "file").st_ino
+
+
+def test_a_file_that_is_gone_before_it_is_opened_was_never_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"one")
+    real = host.open_file
+
+    def late(directory: int, name: bytes) -> Descriptor:
+        (tmp_path / "file").unlink()
+        return real(directory, name)
+
+    monkeypatch.setattr(host, "open_file", late)
+    with pytest.raises(ServiceError) as caught:
+        opened(service_of(tmp_path), tmp_path / "file")
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_a_file_that_holds_more_than_its_size_says_is_not_taken_for_whole() -> None:
+    process = f"/proc/{os.getpid()}"
+    seen = opened(service_of(process), f"{process}/status")
+    assert Attributes.unpack(seen.attributes).size == 0
+    assert (seen.refused, seen.whole, seen.found) == (0, False, b"")
 
 
 # ---- exports

@@ -43,7 +43,7 @@ from services.fs.mounts import Kinds, Mounts
 from services.fs.names import Names
 from services.fs.proc import ProcVolume, pools
 from services.fs.store import ROOT_INODE, Inode, Store
-from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Walker, place_of, root_of
+from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Volume, Walker, place_of, root_of
 from services.fs.watches import WATCHES_SIZE, Watches
 from services.stubs.core import CoreClient
 from services.stubs.devmgr import DevmgrClient
@@ -79,9 +79,9 @@ def _disk(environment: Environment) -> memoryview:
     return environment.device(disks[0])
 
 
-def _ask(answers: Answers, missing: NeedVolume) -> None:
+def _ask(answers: Answers, volume: Volume, path: bytes) -> None:
     try:
-        answers.ask(missing)
+        answers.ask(volume, path)
     except CallError as error:
         raise ServiceError(errno.EIO, str(error)) from error
 
@@ -284,12 +284,12 @@ class FileSystem:
         missing = self._mounts.foreseen(path) if path else None
         while True:
             if missing is not None:
-                _ask(answers, missing)
+                _ask(answers, *missing)
             try:
                 with self._lock:
                     return operation(answers)
             except NeedVolume as need:
-                missing = need
+                missing = need.volume, need.path
 
     def request(self, caller: Caller, number: int) -> Request:
         """A request of a caller, perhaps one that was answered before; under the lock."""

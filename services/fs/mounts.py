@@ -11,7 +11,7 @@ from typing import TypeAlias
 from corekernel.errors import ServiceError
 from services.fs.database import MOUNT, UNMOUNT
 from services.fs.store import Inode, Store
-from services.fs.walk import NeedVolume, Node, Volume, root_of
+from services.fs.walk import Node, Volume, root_of
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
 
@@ -52,14 +52,14 @@ class Mounts:
 
     # ---- finding
 
-    def foreseen(self, path: bytes) -> NeedVolume | None:
-        """What the walk of a path from the root will ask of a volume, if nothing interferes, such as a link.
+    def foreseen(self, path: bytes) -> tuple[Volume, bytes] | None:
+        """Which volume the walk of a path from the root will ask for what, if nothing interferes, such as a link.
 
         So it may be asked before the walk; whether that was the right question, the walk decides.
         """
         for start, volume in self._starts:
             if path.startswith(start) and _DOTS_OR_SLASHES.search(path) is None:
-                return NeedVolume(volume, path[len(start) :])
+                return volume, path[len(start) :]
         return None
 
     def root(self, directory: Inode) -> Node:

@@ -160,11 +160,11 @@ class Answers:
             raise ServiceError(known.errno or errno.EIO)
         return known
 
-    def ask(self, need: NeedVolume) -> None:
+    def ask(self, volume: Volume, path: bytes) -> None:
         """Ask a volume; takes as long as it takes."""
-        key = (need.volume.number, need.path)
+        key = (volume.number, path)
         try:
-            self._known[key] = need.volume.walk(need.path, self._who, self._size)
+            self._known[key] = volume.walk(path, self._who, self._size)
         except ServiceError as error:
             self._known[key] = error
 
@@ -213,7 +213,7 @@ def place_of(place: Place) -> tuple[int, bytes] | None:
     return (place.parent.ino, place.name) if isinstance(place.parent, Inode) and place.last is Last.NAME else None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Walk:
     """One walk: where it is, what is still to be walked (the next component last), how many links it followed."""
 

@@ -46,12 +46,14 @@ class Recent(Generic[K, V]):
     def put(self, key: K, value: V, cost: int = 1) -> None:
         """Keep a value in the place of what the key had."""
         dropped = []  # goes after the lock: its end may take a while
+        values = self._values
         with self._lock:
-            dropped.append(self._take(key))
-            self._values[key] = (value, cost)
+            if key in values:
+                dropped.append(self._take(key))
+            values[key] = (value, cost)
             self._held += cost
-            while self._held > self._most and len(self._values) > 1:
-                dropped.append(self._take(next(iter(self._values))))
+            while self._held > self._most and len(values) > 1:
+                dropped.append(self._take(next(iter(values))))
 
     def drop(self, key: K) -> None:
         """Take a value out."""

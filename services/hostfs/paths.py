@@ -17,15 +17,12 @@ class Path(NamedTuple):
     Attributes:
         raw: as it came.
         names: its components; none of them is empty, `.` or `..`, or holds a slash or a NUL.
+        directory: whether a slash stands at the end, so that it must be a directory.
     """
 
     raw: bytes
     names: list[bytes]
-
-    @property
-    def directory(self) -> bool:
-        """Whether a slash stands at the end, so that it must be a directory."""
-        return self.raw.endswith(b"/")
+    directory: bool
 
     def end(self, index: int) -> int:
         """Where a component ends in the path as it came, in bytes."""
@@ -52,4 +49,4 @@ def parse(raw: bytes) -> Path:
         names = [name for name in names if name]
     if b"." in names or b".." in names:
         raise ServiceError(errno.EINVAL, "a path holds no . or ..")
-    return Path(raw, names)
+    return Path(raw, names, raw[-1:] == b"/")

@@ -110,21 +110,17 @@ class Walker:
             ServiceError: a name before the last leads nowhere.
             OSError: the host's.
         """
-        node: Node | None = self._root
-        names = path.names
-        for index, name in enumerate(names):
-            if isinstance(node, Directory):
-                return self._descend(node, path, index)
-            assert isinstance(node, MadeUp)
-            node = node.children.get(name)
-            if isinstance(node, Link):
-                return self._at_link(node, path, index)
-            if node is None:
-                raise ServiceError(errno.ENAMETOOLONG if len(name) > NAME_MAX else errno.ENOENT)
+        node, at, names = self._root, 0, path.names
+        while isinstance(node, MadeUp) and at < len(names):
+            child = node.children.get(names[at])
+            if child is None:
+                raise ServiceError(errno.ENAMETOOLONG if len(names[at]) > NAME_MAX else errno.ENOENT)
+            node, at = child, at + 1
         if isinstance(node, MadeUp):
             return node
-        assert isinstance(node, Directory)
-        return Spot(node, b"", len(path.raw), False)
+        if isinstance(node, Link):
+            return self._at_link(node, path, at - 1)
+        return self._descend(node, path, at) if at < len(names) else Spot(node, b"", len(path.raw), False)
 
     def _at_link(self, link: Link, path: Path, index: int) -> Spot:
         status = os.stat(link.name, dir_fd=link.parent.fd, follow_symlinks=False)
