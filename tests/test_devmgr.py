@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_only_the_opener_opens_and_closes(client: Client, tty: int) -> None:
     assert refusal(devmgr.release, tty) == "EPERM"
     assert refusal(devmgr.set_flags, tty, os.O_NONBLOCK) == "EPERM"
     for rdev in (0, os.makedev(1, 4), os.makedev(5, 2), os.makedev(8, 0), (1 << 64) - 1):
-        assert raises(lambda: client.tell(do="open_device", rdev=rdev, flags=0)) == "ENXIO"  # noqa: B023
+        assert raises(partial(client.tell, do="open_device", rdev=rdev, flags=0)) == "ENXIO"
     assert refusal(client.open, "null", os.O_ACCMODE) == "EINVAL"
 
 
@@ -466,6 +467,9 @@ def test_no_line_is_lost_or_doubled_however_often_the_service_dies(box: Box, cli
     got: list[bytes] = []
     failures: list[BaseException] = []
 
+    def follows(behind: int) -> bool:
+        return len(got) > behind
+
     def read() -> None:
         try:
             for _ in lines:
@@ -483,7 +487,7 @@ def test_no_line_is_lost_or_doubled_however_often_the_service_dies(box: Box, cli
         type_at(box, line)
         writer.write(theirs, f"{mark}-{number}.\n".encode())
         if number % 50 == 25:
-            until(lambda: len(got) > number - 25, "the reader follows")  # noqa: B023
+            until(partial(follows, number - 25), "the reader follows")
             box.recovered("devmgr", box.kill("devmgr")) if killed % 2 else box.kill("devmgr")
             killed += 1
     reader.join(20)

@@ -104,6 +104,27 @@ def _without_e(files: Files) -> int:
     return -1
 
 
+def _directory(files: Files) -> int:
+    files.mkdir(b"/d/a")
+    return -1
+
+
+def _mounted(files: Files) -> int:
+    _directory(files)
+    files.client.mount(next(files.numbers), "proc", b"/d/a")
+    return -1
+
+
+def _removed(files: Files) -> bool:
+    files.unlink(b"/d/a", directory=True)
+    return True
+
+
+def _unmounted(files: Files) -> bool:
+    files.client.unmount(next(files.numbers), b"/d/a")
+    return _removed(files)
+
+
 TEN = b"0123456789"
 CASES = {
     "rename over a file": Case(
@@ -147,6 +168,16 @@ CASES = {
         lambda f, n, made: f.write(made, b"z") == 1 and f.get(b"/d/a") == b"z",
     ),
     "make directory": Case(lambda f, n: f.mkdir(b"/e"), lambda f, n, r: f.stat(b"/e").nlink == 2, _without_e),
+    "mount": Case(
+        lambda f, n: f.client.mount(next(f.numbers), "proc", b"/d/a"),
+        lambda f, n, r: b"mounts" in f.names(b"/d/a") and _unmounted(f),
+        _directory,
+    ),
+    "unmount": Case(
+        lambda f, n: f.client.unmount(next(f.numbers), b"/d/a"),
+        lambda f, n, r: f.names(b"/d/a") == set() and _removed(f),
+        _mounted,
+    ),
     "link": Case(
         lambda f, n: f.link(b"/d/a", b"/d/b"),
         lambda f, n, r: f.stat(b"/d/a").nlink == 2 and f.stat(b"/d/a").ino == f.stat(b"/d/b").ino,

@@ -22,16 +22,21 @@ HERE = Path(__file__).resolve()
 
 
 @pytest.fixture(scope="module")
-def _box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the host that the system may read."""
     folder = tmp_path_factory.mktemp("shown")
     for path in (folder, *folder.parents):
         if path.stat().st_uid == os.getuid() and path != Path("/"):
             path.chmod(path.stat().st_mode | 0o011)
     folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def _box(folder: Path) -> Iterator[Box]:
     box = boot_box(
         folder, "default", f'[system]\nattach = "anyone"\n[service.hostfs]\nhost_paths = ["{folder}", "@python"]\n'
     )
-    box.folder = folder  # type: ignore[attr-defined]
     try:
         yield box
     finally:
@@ -51,13 +56,6 @@ def box(_box: Box) -> Iterator[Box]:
 def files(box: Box) -> Files:
     """Its files."""
     return box.attach().files
-
-
-@pytest.fixture
-def folder(box: Box) -> Path:
-    """The folder of the host that it may read."""
-    found: Path = box.folder  # type: ignore[attr-defined]
-    return found
 
 
 def refused(act: Callable[[], object]) -> str:

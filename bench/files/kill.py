@@ -92,7 +92,7 @@ def _measure(place: SystemPlace, kills: int) -> tuple[array[int], Kept]:
 def _kill(system: shim.System) -> int:
     """Let the load go on for a while, then kill the service; nanoseconds until a call is served again."""
     files, pid = system.files, _pid(system)
-    time.sleep(_LOAD_S)
+    time.sleep(_LOAD_S)  # not a wait for anything: the load is measured while it is under way
     dies = os.pidfd_open(pid)
     try:
         began = time.perf_counter_ns()

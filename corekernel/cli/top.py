@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -107,7 +107,7 @@ def _cpu_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def views(system: shim.System, seconds: float) -> Iterator[dict[str, Sample]]:
+def views(system: shim.System, seconds: float) -> Generator[dict[str, Sample]]:
     """What happened in each period of so many seconds, for ever; observation is on meanwhile."""
     system.ask("observe", operations=True)
     try:
@@ -163,5 +163,5 @@ def top(name: str, once: bool, seconds: float = 1.0) -> int:
         except KeyboardInterrupt:
             print()
         finally:
-            found.close()  # type: ignore[attr-defined]
+            found.close()
     return 0

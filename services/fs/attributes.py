@@ -11,6 +11,7 @@ from services.files import NAME_MAX, NOW, OMIT
 from services.fs import watches
 from services.fs.device import BLOCK
 from services.fs.filesystem import EMPTY_PATH, NOFOLLOW, FileSystem
+from services.fs.journal import Request
 from services.fs.names import local
 from services.fs.permission import READ, WRITE, kept_bits, owns, require, require_owner
 from services.fs.store import Inode
@@ -56,10 +57,7 @@ class AttributeOperations(FileSystem):
         _only(flags, _FLAGS)
         flat = bytes(path)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             node, place = self.located(caller, directory, flags, flat, answers)
             inode = local(node)
             if inode.is_symlink:
@@ -75,7 +73,7 @@ class AttributeOperations(FileSystem):
             if self._watches.active:
                 self.note(inode, watches.ATTRIB, place)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def change_owner(
         self, caller: Caller, request: int, directory: int, flags: int, owner: int, group: int, path: memoryview
@@ -86,10 +84,7 @@ class AttributeOperations(FileSystem):
             raise ServiceError(errno.EINVAL)
         flat = bytes(path)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             node, place = self.located(caller, directory, flags, flat, answers)
             inode = local(node)
             self._may_give(caller, inode, owner, group)
@@ -103,7 +98,7 @@ class AttributeOperations(FileSystem):
             if self._watches.active:
                 self.note(inode, watches.ATTRIB, place)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def _may_give(self, caller: Caller, inode: Inode, owner: int, group: int) -> None:
         if caller.uid == 0:
@@ -122,10 +117,7 @@ class AttributeOperations(FileSystem):
         _only(flags, _FLAGS)
         flat = bytes(path)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             if accessed == modified == OMIT:
                 self.node(caller, directory, flags, flat, answers)
                 return
@@ -145,7 +137,7 @@ class AttributeOperations(FileSystem):
             if self._watches.active:
                 self.note(inode, watches.ATTRIB, place)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def access(self, caller: Caller, directory: int, mode: int, flags: int, path: memoryview) -> None:
         """See the interface."""
@@ -245,10 +237,7 @@ class AttributeOperations(FileSystem):
         if len(value) > VALUE_MAX:
             raise ServiceError(errno.E2BIG)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             inode, place = self._attributed(caller, directory, flags, path, name, True, answers)
             present = self._store.attribute(inode, name) is not None
             if present and how & _CREATE:
@@ -260,7 +249,7 @@ class AttributeOperations(FileSystem):
             if self._watches.active:
                 self.note(inode, watches.ATTRIB, place)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def list_attributes(self, caller: Caller, directory: int, flags: int, path: memoryview) -> bytes:
         """See the interface; `trusted.` names are for user id 0."""
@@ -284,10 +273,7 @@ class AttributeOperations(FileSystem):
         """See the interface."""
         flat = bytes(path)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             inode, place = self._attributed(caller, directory, flags, flat, name, True, answers)
             if self._store.attribute(inode, name) is None:
                 raise ServiceError(errno.ENODATA)
@@ -296,4 +282,4 @@ class AttributeOperations(FileSystem):
             if self._watches.active:
                 self.note(inode, watches.ATTRIB, place)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)

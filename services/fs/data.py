@@ -12,7 +12,7 @@ from services.files import AT_POSITION
 from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Description
 from services.fs.filesystem import FileSystem
-from services.fs.journal import MOVE
+from services.fs.journal import MOVE, Request
 from services.fs.names import local
 from services.fs.permission import WRITE, kept_bits, require
 from services.fs.store import Inode
@@ -154,10 +154,7 @@ class Data(FileSystem):
         if length > LARGEST_POSITION:
             raise ServiceError(errno.EINVAL)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             inode = self._to_truncate(caller, descriptor, flat, answers)
             with self._store.transaction(asked) as change:
                 # By path, a length that a file has already is no modification.
@@ -167,7 +164,7 @@ class Data(FileSystem):
             if self._watches.active:
                 self.note(inode, watches.MODIFY, None)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def _to_truncate(self, caller: Caller, descriptor: int, path: bytes, answers: Answers) -> Inode:
         if not path:
@@ -185,10 +182,8 @@ class Data(FileSystem):
 
     def allocate(self, caller: Caller, request: int, descriptor: int, mode: int, offset: int, length: int) -> None:
         """See the interface."""
-        with self._lock:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+
+        def operation(asked: Request, answers: Answers) -> None:
             description = self._open.get(caller.client, descriptor).description
             if description.flags & os.O_PATH:
                 raise ServiceError(errno.EBADF)
@@ -209,6 +204,8 @@ class Data(FileSystem):
                 self._contents.allocate(change, inode, mode, offset, length)
                 if caller.uid != 0:
                     inode.mode = kept_bits(inode.mode)
+
+        self.once(caller, request, operation)
 
     # ---- position
 

@@ -291,6 +291,16 @@ class FileSystem:
             except NeedVolume as need:
                 missing = need.volume, need.path
 
+    def once(self, caller: Caller, number: int, operation: Callable[[Request, Answers], None]) -> None:
+        """Run an operation that answers nothing, unless this request has been answered before."""
+
+        def unless_answered(answers: Answers) -> None:
+            asked = self.request(caller, number)
+            if asked.answer() is None:
+                operation(asked, answers)
+
+        self.run(caller, unless_answered)
+
     def request(self, caller: Caller, number: int) -> Request:
         """A request of a caller, perhaps one that was answered before; under the lock."""
         return self._journal.request(caller.client, number)

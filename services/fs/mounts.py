@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from corekernel.errors import ServiceError
 from services.fs.database import MOUNT, UNMOUNT
+from services.fs.journal import Request
 from services.fs.store import Inode, Store
 from services.fs.walk import Node, Volume, root_of
 
@@ -88,8 +89,8 @@ class Mounts:
 
     # ---- changing
 
-    def mount(self, kind: str, directory: Inode, path: bytes) -> None:
-        """Mount a volume on a directory.
+    def mount(self, kind: str, directory: Inode, path: bytes, request: Request | None = None) -> None:
+        """Mount a volume on a directory, whose path is given, as a request wants it.
 
         Raises:
             ServiceError: ENODEV, no such kind; EBUSY, something is mounted there.
@@ -98,14 +99,14 @@ class Mounts:
             raise ServiceError(errno.ENODEV)
         if directory.ino in self.on:
             raise ServiceError(errno.EBUSY)
-        with self._store.transaction() as change:
+        with self._store.transaction(request) as change:
             change.change(MOUNT, change.number, kind, directory.ino, path)
             number = change.number
         self._enter(self._kinds[kind](number, directory.ino), path)
 
-    def unmount(self, volume: Volume) -> None:
+    def unmount(self, volume: Volume, request: Request) -> None:
         """Undo a mount."""
-        with self._store.transaction() as change:
+        with self._store.transaction(request) as change:
             change.change(UNMOUNT, volume.number)
         del self._volumes[volume.number], self.on[volume.covers], self.paths[volume.number]
         self._foresee()

@@ -9,6 +9,7 @@ from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.fs.descriptions import DEVICE, VOLUME
 from services.fs.filesystem import FileSystem
+from services.fs.journal import Request
 from services.fs.walk import Answers, Remote
 
 
@@ -24,38 +25,30 @@ class Namespace(FileSystem):
         self._owner_only(caller)
         path = bytes(paths)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             node = self.place(caller, -1, path, True, answers).existing()
             if isinstance(node, Remote):
                 raise ServiceError(errno.EBUSY if not node.path else errno.EROFS)
             if not node.is_directory:
                 raise ServiceError(errno.ENOTDIR)
-            self._mounts.mount(kind, node, self.path(node))
-            asked.done(0)
+            self._mounts.mount(kind, node, self.path(node), asked)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def unmount(self, caller: Caller, request: int, path: memoryview) -> None:
         """See the interface."""
         self._owner_only(caller)
         flat = bytes(path)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             node = self.place(caller, -1, flat, True, answers).existing()
             if not isinstance(node, Remote) or node.path:
                 raise ServiceError(errno.EINVAL)
             if any(d.kind == VOLUME and d.mount == node.volume.number for d in self._open):
                 raise ServiceError(errno.EBUSY)
-            self._mounts.unmount(node.volume)
-            asked.done(0)
+            self._mounts.unmount(node.volume, asked)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def mounts(self, caller: Caller) -> bytes:
         """See the interface."""

@@ -11,6 +11,7 @@ from corekernel.port import Caller
 from services.files import PATH_MAX
 from services.fs import watches
 from services.fs.filesystem import FileSystem
+from services.fs.journal import Request
 from services.fs.names import EXCHANGE, NOREPLACE, local
 from services.fs.store import Inode
 from services.fs.walk import Answers, Last, Place, Remote
@@ -68,21 +69,18 @@ class Paths(FileSystem):
     def _make(
         self, caller: Caller, number: int, directory: int, mode: int, rdev: int, path: bytes, target: bytes = b""
     ) -> None:
-        def operation(answers: Answers) -> None:
-            request = self.request(caller, number)
-            if request.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             place = self.place(caller, directory, path, False, answers)
             parent = self._names.may_create(caller, place, directory=stat.S_ISDIR(mode))
             if stat.S_IFMT(mode) in (stat.S_IFCHR, stat.S_IFBLK) and caller.uid != 0:
                 raise ServiceError(errno.EPERM)
-            with self._store.transaction(request) as change:
+            with self._store.transaction(asked) as change:
                 self._names.make(change, caller, place, parent, mode, rdev, target)
             if self._watches.active:
                 kind = watches.IS_DIRECTORY if stat.S_ISDIR(mode) else 0
                 self._watches.note(parent.ino, watches.CREATE | kind, place.name)
 
-        self.run(caller, operation)
+        self.once(caller, number, operation)
 
     def unlink(self, caller: Caller, request: int, directory: int, flags: int, path: memoryview) -> None:
         """See the interface."""
@@ -90,10 +88,7 @@ class Paths(FileSystem):
             raise ServiceError(errno.EINVAL)
         flat = bytes(path)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             place = self.place(caller, directory, flat, False, answers)
             with self._store.transaction(asked) as change:
                 if flags:
@@ -103,7 +98,7 @@ class Paths(FileSystem):
             if self._watches.active:
                 self._note_struck(node, place)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def _note_struck(self, node: Inode, place: Place) -> None:
         """A name was struck, and with its last one perhaps the file."""
@@ -129,10 +124,7 @@ class Paths(FileSystem):
             raise ServiceError(errno.EINVAL)
         old_path, new_path = two_paths(first, paths)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             old = self.place(caller, from_directory, old_path, False, answers)
             new = self.place(caller, to_directory, new_path, False, answers)
             with self._store.transaction(asked) as change:
@@ -140,7 +132,7 @@ class Paths(FileSystem):
             if done and self._watches.active:
                 self._note_renamed(old, new, flags)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def _note_renamed(self, old: Place, new: Place, flags: int) -> None:
         moves = [(old, new), (new, old)] if flags & EXCHANGE else [(old, new)]
@@ -170,10 +162,7 @@ class Paths(FileSystem):
             raise ServiceError(errno.EINVAL)
         old_path, new_path = two_paths(first, paths)
 
-        def operation(answers: Answers) -> None:
-            asked = self.request(caller, request)
-            if asked.answer() is not None:
-                return
+        def operation(asked: Request, answers: Answers) -> None:
             if not old_path and flags & EMPTY_PATH and caller.uid == 0:
                 node = self.node(caller, from_directory, EMPTY_PATH, b"", answers)
             else:
@@ -201,7 +190,7 @@ class Paths(FileSystem):
                 self._watches.note(source.ino, watches.ATTRIB)
                 self._watches.note(parent.ino, watches.CREATE, place.name)
 
-        self.run(caller, operation)
+        self.once(caller, request, operation)
 
     def read_symlink(self, caller: Caller, directory: int, path: memoryview) -> bytes:
         """See the interface."""

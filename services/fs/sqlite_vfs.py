@@ -93,6 +93,7 @@ class DeviceVFS(apsw.VFS):
         self.vfs_name = f"hmk-{id(self)}"
         super().__init__(self.vfs_name, base="")
 
+    # apsw takes any object with the methods of a file; its annotations say its own class, which opens one of the host.
     def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> DeviceFile:  # type: ignore[override]
         """One of the two; SQLite has no reason to ask for another."""
         found = self._files.get(name.filename() if isinstance(name, apsw.URIFilename) else str(name))

@@ -45,7 +45,5 @@ class Files(Trees, Namespace):
     @property
     def _path_class(self) -> type[Path]:
         """The class of this system's paths; all that is derived from a path has its class."""
-        made = self.__dict__.get("_made_path_class")
-        if made is None:
-            made = self.__dict__.setdefault("_made_path_class", type("Path", (Path,), {"files": self}))
-        return made  # type: ignore[no-any-return]
+        made: type[Path] | None = self.__dict__.get("_made_path_class")
+        return made or self.__dict__.setdefault("_made_path_class", type("Path", (Path,), {"files": self}))

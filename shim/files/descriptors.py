@@ -250,10 +250,7 @@ class Descriptors(Calls):
 
 def _flat(data: Any) -> Payload:
     """What a call takes: at most 16 MiB of bytes."""
-    if data.__class__ is not bytes:
-        data = memoryview(data)
-        if data.nbytes != len(data) or data.format != "B" or not data.c_contiguous:
-            data = data.cast("B") if data.c_contiguous else memoryview(data.tobytes())
-    if len(data) > MAX_BULK_BYTES:
-        data = memoryview(data)[:MAX_BULK_BYTES]
-    return data  # type: ignore[no-any-return]
+    flat: bytes | memoryview = data if data.__class__ is bytes else memoryview(data)
+    if isinstance(flat, memoryview) and (flat.nbytes != len(flat) or flat.format != "B" or not flat.c_contiguous):
+        flat = flat.cast("B") if flat.c_contiguous else memoryview(flat.tobytes())
+    return memoryview(flat)[:MAX_BULK_BYTES] if len(flat) > MAX_BULK_BYTES else flat

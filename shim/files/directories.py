@@ -126,8 +126,9 @@ class Scan(Generic[AnyStr]):
         return found
 
     def _name(self, raw: bytes) -> AnyStr:
-        name: Any = decoded(raw) if isinstance(self._base, str) else raw
-        return name  # type: ignore[no-any-return]
+        if isinstance(self._base, str):
+            return decoded(raw)
+        return raw
 
     def close(self) -> None:
         """Close the directory; one that was given as a descriptor is set back to its beginning."""

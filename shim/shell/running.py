@@ -98,12 +98,9 @@ def _served(process: Message) -> set[str]:
 @command("")
 def top(shell: Shell, options: Options, names: Names) -> None:
     """Look at the services for one second: calls, latencies, CPU time."""
-    found = views(shell.system, 1.0)
-    try:
+    with contextlib.closing(views(shell.system, 1.0)) as found:
         for view in itertools.islice(found, 1):
             shell.say(render(view, int(shell.system.ask("status")["tick_khz"])))
-    finally:
-        found.close()  # type: ignore[attr-defined]
 
 
 # ---- mounts

@@ -19,7 +19,7 @@ from corekernel.cli.text import label
 from corekernel.errors import CallError
 from shim.client import System
 from shim.files import Files
-from shim.shell import changing, going, looking, running  # noqa: F401 - they enter their commands
+from shim.shell import changing, going, looking, running  # noqa: F401 - importing them enters their commands
 from shim.shell.globs import has_magic, matches
 from shim.shell.language import Mistake, Simple, Step, parse, plain_word
 from shim.shell.places import HOST_PREFIX, Host, Place, PlaceError
