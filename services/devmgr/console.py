@@ -23,7 +23,7 @@ from corekernel.condition import Condition
 from corekernel.errors import HmkError, ServiceError
 from corekernel.port import Caller
 from services.devmgr import termios
-from services.devmgr.journal import Answer, Journal, Lanes
+from services.devmgr.journal import Answer, Answers, Journal
 from services.devmgr.termios import Termios
 from services.devmgr.tty import QUEUE_BYTES, Tty
 from services.stubs.core import CoreClient
@@ -56,7 +56,7 @@ class Console:
         self._kill = kill
         self._changed = changed
         self._journal = Journal(journal)
-        self._lanes = Lanes(lanes)
+        self._answers = Answers(lanes)
         lock = threading.Lock()
         # All below is the lock's.
         self._lock = lock
@@ -83,28 +83,28 @@ class Console:
             return
         self._taken, self._shown, self._foreground, self._known, self.ended = _HEADER.unpack_from(state)
         answer, end = Answer.unpack(state[_HEADER.size :])
-        self._lanes.store(answer)
+        self._answers.store(answer)
         self._tty = Tty.unpack(state[_HEADER.size + end :])
 
     def _commit(self, answer: Answer = NO_ANSWER) -> None:
         """From here on it has happened, even if this process is killed."""
         header = _HEADER.pack(self._taken, self._shown, self._foreground, self._known, self.ended)
         self._journal.commit(b"".join((header, answer.pack(), self._tty.pack())))
-        self._lanes.store(answer)
+        self._answers.store(answer)
         if self._tty.output or self._tty.signals:
             self._produced.notify()
 
     def _answered(self, caller: Caller, request: int, operation: int) -> Answer | None:
-        return self._lanes.find(caller.client, request, operation)
+        return self._answers.find(caller.client, request, operation)
 
     def clients(self) -> list[int]:
         """Whoever has answers here."""
-        return self._lanes.clients()
+        return self._answers.clients()
 
     def client_gone(self, client: int) -> None:
         """Forget a client, and that it was in the foreground."""
         with self._lock:
-            self._lanes.forget(client)
+            self._answers.forget(client)
             if self._foreground == client:
                 self._foreground = 0
                 self._commit()

@@ -5,9 +5,11 @@ with one store: until that the old state holds, from then on the new one. A proc
 stores up to some point, in order.
 
 Answers: a request that changes the terminal goes into the commit together with its answer (`Answer`); only then is the
-answer entered in the table of lanes, and after a restart once more. So a change is made if and only if its answer is
-there for the re-issue that will ask for it. Of the lanes the least recently used goes when the table is full, of the
-client's own if it has its share: what is asked for again was done just before.
+answer entered in the record of its lane (`lanes.py`), and after a restart once more. So a change is made if and only if
+its answer is there for the re-issue that will ask for it.
+
+The file system commits otherwise (`fs/journal.py`): its state is much larger than a record, and most of its requests
+change a few words of it, so a record says what to do with them instead of being part of the whole.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import struct
 import threading
 from dataclasses import dataclass
 
+from services.lanes import Lanes
+
 JOURNAL_BYTES = 256 << 10
 _PLACES_AT = 64
 
 LANES = 256
 LANES_PER_CLIENT = 32
 ANSWER_BYTES = 4096
-_LANE_SHIFT = 48
 _ANSWER = struct.Struct("<QQQqQ24x")  # request, client, operation, result, length; 8 of the rest are a count of uses
 _RECORD_BYTES = _ANSWER.size + ANSWER_BYTES
 LANES_BYTES = LANES * _RECORD_BYTES
@@ -82,28 +85,27 @@ class Journal:
         self._words[0] = sequence
 
 
-class Lanes:
+class Answers:
     """The last answer of each lane. Record: `Answer`, with a count of uses in its word 7; request 0 means free."""
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory.cast("B")
         self._words = self._memory.cast("Q")
         self._lock = threading.Lock()
-        self._where: dict[tuple[int, int], int] = {}  # (client, lane) -> offset, the least recently used first
-        self._free: list[int] = []
+        self._lanes = Lanes(LANES_PER_CLIENT)
         for at in sorted(range(0, LANES_BYTES, _RECORD_BYTES), key=lambda at: self._words[at // 8 + 7]):
             request, client = self._words[at // 8], self._words[at // 8 + 1]
             if request:
-                self._where[client, request >> _LANE_SHIFT] = at
+                self._lanes.enter(client, request, at)
             else:
-                self._free.append(at)
+                self._lanes.vacate(at)
         self._uses = max(self._words[at // 8 + 7] for at in range(0, LANES_BYTES, _RECORD_BYTES))
 
     def find(self, client: int, request: int, operation: int) -> Answer | None:
         """What this request was answered, if it is the last of its lane."""
         with self._lock:
-            at = self._where.get((client, request >> _LANE_SHIFT)) if request else None
-            if at is None or self._words[at // 8] != request or self._words[at // 8 + 2] != operation:
+            at = self._lanes.find(client, request) if request else -1
+            if at < 0 or self._words[at // 8] != request or self._words[at // 8 + 2] != operation:
                 return None
             return Answer.unpack(self._memory[at : at + _RECORD_BYTES])[0]
 
@@ -111,34 +113,22 @@ class Lanes:
         """Enter an answer in its lane."""
         if not answer.request:
             return
-        key = answer.client, answer.request >> _LANE_SHIFT
         with self._lock:
-            at = self._where.pop(key, None)
-            if at is None:
-                at = self._room(answer.client)
+            at = self._lanes.use(answer.client, answer.request)
             self._words[at // 8] = 0
             raw = answer.pack()
             self._memory[at + 8 : at + len(raw)] = raw[8:]
             self._uses += 1
             self._words[at // 8 + 7] = self._uses
             self._words[at // 8] = answer.request
-            self._where[key] = at
-
-    def _room(self, client: int) -> int:
-        own = [key for key in self._where if key[0] == client]
-        if self._free and len(own) < LANES_PER_CLIENT:
-            return self._free.pop()
-        return self._where.pop(own[0] if len(own) >= LANES_PER_CLIENT else next(iter(self._where)))
 
     def forget(self, client: int) -> None:
         """A client is gone."""
         with self._lock:
-            for key in [key for key in self._where if key[0] == client]:
-                at = self._where.pop(key)
+            for at in self._lanes.forget(client):
                 self._words[at // 8] = 0
-                self._free.append(at)
 
     def clients(self) -> list[int]:
         """Whoever has a lane."""
         with self._lock:
-            return list({client for client, _ in self._where})
+            return self._lanes.clients()

@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from services.lanes import Lanes
+
 RECORDS: Final = 4096
 RECORD_WORDS: Final = 8
 SIZE: Final = RECORDS * RECORD_WORDS * 8
 LANES_PER_CLIENT: Final = 256
-_LANE_SHIFT = 48
 
 NOTHING, MOVE, CLOSE = 0, 1, 2  # kinds of redo: set a description's position; close a descriptor
 
@@ -38,41 +39,35 @@ class Journal:
     def __init__(self, memory: memoryview, redo: Redo) -> None:
         self._words = memory.cast("Q")
         self.redo = redo
-        self._lanes: dict[int, dict[int, int]] = {}  # client -> lane -> where its record starts
-        self._free: list[int] = []
+        self._lanes = Lanes(LANES_PER_CLIENT)
         for at in range(0, RECORDS * RECORD_WORDS, RECORD_WORDS)[::-1]:
             if self._words[at + _CLIENT]:
-                lanes = self._lanes.setdefault(self._words[at + _CLIENT] - 1, {})
-                lanes[self._words[at + _REQUEST] >> _LANE_SHIFT] = at
+                self._lanes.enter(self._words[at + _CLIENT] - 1, self._words[at + _REQUEST], at)
             else:
-                self._free.append(at)
+                self._lanes.vacate(at)
 
     def recover(self, number: int) -> None:
         """After a death: settle what was under way; `number` is that of the last transaction that committed."""
-        for lanes in self._lanes.values():
-            for at in lanes.values():
-                state = self._words[at + _STATE]
-                committed = state == _COMMITTED or (state == _PREPARED and self._words[at + _TRANSACTION] <= number)
-                if committed:
-                    self._apply(at)
-                elif state == _PREPARED:
-                    self._words[at + _STATE] = _INVALID
+        for at in self._lanes:
+            state = self._words[at + _STATE]
+            if state == _COMMITTED or (state == _PREPARED and self._words[at + _TRANSACTION] <= number):
+                self.apply(at)
+            elif state == _PREPARED:
+                self._words[at + _STATE] = _INVALID
 
     def request(self, client: int, number: int) -> Request:
         """The request `number` of a client."""
-        lanes = self._lanes.get(client)
-        return Request(self, client, number, lanes.get(number >> _LANE_SHIFT, -1) if lanes else -1)
+        return Request(self, client, number, self._lanes.find(client, number))
 
     def forget(self, client: int) -> None:
         """A client is gone."""
-        for at in self._lanes.pop(client, {}).values():
+        for at in self._lanes.forget(client):
             self._words[at + _CLIENT] = 0
             self._words[at + _STATE] = _INVALID
-            self._free.append(at)
 
     def clients(self) -> list[int]:
         """Who has a record."""
-        return list(self._lanes)
+        return self._lanes.clients()
 
     # ---- for requests
 
@@ -85,40 +80,25 @@ class Journal:
         words = self._words
         return words[at + _RESULT] if words[at + _REQUEST] == number and words[at + _STATE] == _APPLIED else None
 
-    def place(self, client: int, number: int) -> int:
-        """Where a lane's record is; made if need be, at the expense of the client's oldest lane if it has too many."""
-        lanes = self._lanes.setdefault(client, {})
-        lane = number >> _LANE_SHIFT
-        if lane not in lanes:
-            if len(lanes) >= LANES_PER_CLIENT or not self._free:
-                if not lanes:
-                    return -1
-                at = lanes.pop(next(iter(lanes)))
-            else:
-                at = self._free.pop()
-            self._words[at + _STATE] = _INVALID
-            self._words[at + _REQUEST] = number
-            self._words[at + _CLIENT] = client + 1
-            lanes[lane] = at
-        return lanes[lane]
-
-    def write(self, at: int, number: int, transaction: int, result: int, redo: tuple[int, int, int]) -> None:
-        """Fill a record and say that it is prepared, or committed if no transaction belongs to it."""
-        words = self._words
+    def write(self, client: int, number: int, transaction: int, result: int, redo: tuple[int, int, int]) -> int:
+        """Fill a lane's record: prepared, or committed if no transaction belongs to it; where it is."""
+        at, words = self._lanes.use(client, number), self._words
         words[at + _STATE] = _INVALID
+        if words[at + _CLIENT] != client + 1:
+            words[at + _CLIENT] = 0  # whatever lane of whomever it was: nobody's, until it is this one's
+            words[at + _REQUEST] = number
+            words[at + _CLIENT] = client + 1
         words[at + _REQUEST], words[at + _TRANSACTION], words[at + _RESULT] = number, transaction, result & _U64
         words[at + _REDO], words[at + _REDO + 1], words[at + _REDO + 2] = redo
         words[at + _STATE] = _PREPARED if transaction else _COMMITTED
+        return at
 
-    def _apply(self, at: int) -> None:
+    def apply(self, at: int) -> None:
+        """Carry out a record's redo."""
         words = self._words
         if words[at + _REDO] != NOTHING:
             self.redo(words[at + _REDO], words[at + _REDO + 1], words[at + _REDO + 2])
         words[at + _STATE] = _APPLIED
-
-    def apply(self, at: int) -> None:
-        """Carry out a record's redo."""
-        self._apply(at)
 
     def abandon(self, at: int) -> None:
         """What a record was prepared for did not happen."""
@@ -128,7 +108,7 @@ class Journal:
 class Request:
     """One request under way."""
 
-    __slots__ = ("_at", "_client", "_journal", "_redo", "number")
+    __slots__ = ("_at", "_client", "_journal", "number")
 
     def __init__(self, journal: Journal, client: int, number: int, at: int) -> None:
         self._journal = journal
@@ -146,18 +126,11 @@ class Request:
 
     def prepare(self, transaction: int, result: int, redo: tuple[int, int, int]) -> None:
         """Write its record; with transaction 0 it is committed thereby."""
-        if self._at < 0:
-            self._at = self._journal.place(self._client, self.number)
-        if self._at >= 0:
-            self._journal.write(self._at, self.number, transaction, result, redo)
-        self._redo = redo
+        self._at = self._journal.write(self._client, self.number, transaction, result, redo)
 
     def apply(self) -> None:
         """Its change is committed: do the rest of it."""
-        if self._at >= 0:
-            self._journal.apply(self._at)
-        elif self._redo[0] != NOTHING:
-            self._journal.redo(*self._redo)
+        self._journal.apply(self._at)
 
     def abandon(self) -> None:
         """Its change did not happen."""
