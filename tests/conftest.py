@@ -9,6 +9,7 @@ Two checks follow every test:
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import gc
 import importlib
@@ -24,24 +25,19 @@ from tests.residue import Residue, no_residue
 from tests.systems import ECHOES, FAULTY, Boots, Box, Keeps, boot_box, living
 
 CONSOLE_SHOWN = 4000
-SERVICES_LEFT_ALONE = (
-    "faulty",
-    "echo",
-    "cecho",
-    "chain_a",
-    "chain_b",
-    "chain_c",
-    "procmgr",
-    "memmgr",
-    "example",
-)
+COMPILED = ("corekernel", "services", "shim", "bench")
+SERVICES_LEFT_ALONE = ("faulty", "echo", "cecho", "chain_a", "chain_b", "chain_c", "procmgr", "memmgr", "example")
 
 
 def pytest_collection_finish() -> None:
-    """Do once what every system would do at its boot, for it is a fork of this process.
+    """Do once what every process of the tests would do at its start.
 
-    It imports its services, and goes through all objects that it has of us, a hundred megabytes, for garbage.
+    A system is a fork of this process: it imports its services, and goes through all objects that it has of us for
+    garbage. A command or a program is a new interpreter, which would compile what it imports where nobody keeps that.
     """
+    for part in COMPILED:
+        compileall.compile_dir(boot.ROOT / part, quiet=2)
+    compileall.compile_file(boot.ROOT / "launcher.py", quiet=2)
     for name in boot.preload_modules(composition.load("bench")):
         importlib.import_module(name)
     gc.collect()
