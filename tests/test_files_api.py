@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 import shim
-from corekernel.port import Payload, Registers, Reply
+from corekernel.port import Reply
 from services.stubs.devmgr import DevmgrClient
 from services.stubs.fs import FsClient, FsOperation
 from shim.files import Files, RawFile
@@ -59,18 +59,10 @@ class Counted:
         self._port = system.port("fs")
         self.calls: list[str] = []
 
-    def call(
-        self,
-        operation: int,
-        registers: Registers = (),
-        payload: Payload = b"",
-        returns: int = 0,
-        capacity: int = 0,
-        idempotent: bool = False,
-    ) -> Reply:
+    def call(self, operation: int, *arguments: Any, **named: Any) -> Reply:
         """See `corekernel.port.Port`."""
         self.calls.append(FsOperation(operation).name.lower())
-        return self._port.call(operation, registers, payload, returns, capacity, idempotent)
+        return self._port.call(operation, *arguments, **named)
 
 
 def counted(box: Box) -> tuple[Files, list[str]]:

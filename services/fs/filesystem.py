@@ -308,7 +308,8 @@ class FileSystem:
     # ---- from what callers say to what they mean
 
     def _root(self) -> Node:
-        return self._mounts.root(self._store.inode(ROOT_INODE))
+        volume = self._mounts.on.get(ROOT_INODE)
+        return self._store.inode(ROOT_INODE) if volume is None else root_of(volume)
 
     def node_of(self, description: Description, answers: Answers) -> Node:
         """What a description is open on.

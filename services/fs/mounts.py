@@ -12,7 +12,7 @@ from corekernel.errors import ServiceError
 from services.fs.database import MOUNT, UNMOUNT
 from services.fs.journal import Request
 from services.fs.store import Inode, Store
-from services.fs.walk import Node, Volume, root_of
+from services.fs.walk import Volume
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
 
@@ -62,11 +62,6 @@ class Mounts:
             if path.startswith(start) and _DOTS_OR_SLASHES.search(path) is None:
                 return volume, path[len(start) :]
         return None
-
-    def root(self, directory: Inode) -> Node:
-        """What the root of the namespace is."""
-        volume = self.on.get(directory.ino)
-        return directory if volume is None else root_of(volume)
 
     def volume(self, number: int) -> Volume:
         """A mount by its number.

@@ -27,6 +27,7 @@ T = TypeVar("T")
 FS, DEVMGR = 0, 1
 TMPFILE = 0o20000000
 LARGE_FILE = 0o100000  # every open file on x86-64 says so
+_HELD = (stat.S_IFREG, stat.S_IFDIR)  # what is read and written here
 _CHANGING = os.O_CREAT | os.O_TRUNC | TMPFILE
 _SETTABLE = os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_DIRECT | os.O_ASYNC
 _REPORTED = os.O_ACCMODE | TMPFILE | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_SYNC | LARGE_FILE | _SETTABLE
@@ -113,17 +114,14 @@ class Opening(FileSystem):
         if isinstance(node, Remote) and not node.found.ctime:
             found = answers.of(node.volume, node.path)
             node = Remote(node.volume, node.path, found.attributes)
-        self._may_open(caller, node, flags)
-        return self._open_existing(caller, number, node, flags, place)
-
-    def _open_existing(self, caller: Caller, number: int, node: Node, flags: int, place: Place) -> Descriptor | Inode:
         kind = stat.S_IFMT(node.mode)
+        self._may_open(caller, node, kind, flags)
         if not flags & os.O_PATH:
-            if kind == stat.S_IFCHR and isinstance(node, Inode):
-                return node
-            if kind in (stat.S_IFSOCK, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFCHR):
+            if kind not in _HELD:
+                if kind == stat.S_IFCHR and isinstance(node, Inode):
+                    return node
                 raise ServiceError(errno.ENXIO)
-            if flags & os.O_TRUNC and isinstance(node, Inode) and node.is_regular:
+            if flags & os.O_TRUNC and kind == stat.S_IFREG and isinstance(node, Inode):
                 with self._store.transaction(self.request(caller, number)) as change:
                     self._contents.truncate(change, node, 0)
                     if caller.uid != 0:
@@ -133,18 +131,19 @@ class Opening(FileSystem):
                     self.note(node, watches.MODIFY, place_of(place))
         return self._describe(caller, number, node, flags, place)
 
-    def _may_open(self, caller: Caller, node: Node, flags: int) -> None:
-        if flags & os.O_DIRECTORY and not node.is_directory:
+    def _may_open(self, caller: Caller, node: Node, kind: int, flags: int) -> None:
+        if flags & os.O_DIRECTORY and kind != stat.S_IFDIR:
             raise ServiceError(errno.ENOTDIR)
         if flags & os.O_PATH:
             return
-        if node.is_symlink:
+        if kind == stat.S_IFLNK:
             raise ServiceError(errno.ELOOP)
         wanted = wanted_of(flags)
-        if node.is_directory and wanted & WRITE:
-            raise ServiceError(errno.EISDIR)
-        if isinstance(node, Remote) and wanted & WRITE:
-            raise ServiceError(errno.EROFS)
+        if wanted & WRITE:
+            if kind == stat.S_IFDIR:
+                raise ServiceError(errno.EISDIR)
+            if isinstance(node, Remote):
+                raise ServiceError(errno.EROFS)
         require(caller, node, wanted)
         if flags & os.O_NOATIME and not owns(caller, node):
             raise ServiceError(errno.EPERM)

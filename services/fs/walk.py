@@ -248,7 +248,7 @@ class Walker:
 
         Args:
             who: must be allowed to search each directory.
-            start: where a relative path starts.
+            start: where the path starts: the root, if it begins with a slash.
             path: not empty, and shorter than PATH_MAX.
             follow: whether a symbolic link at the end is followed (one in the middle always is).
             answers: of volumes.
@@ -260,13 +260,12 @@ class Walker:
         """
         if b"\0" in path:
             raise ServiceError(errno.EINVAL)
-        node = self._root() if path[0] == 47 else start
-        if isinstance(node, Inode):
-            place = self._straight(who, node, path, follow)
+        if isinstance(start, Inode):
+            place = self._straight(who, start, path, follow)
             if place is not None:
                 return place
-        walk = _Walk(node, _components(path), path[-1] == 47, node, creating)
-        here: Node | None = node
+        walk = _Walk(start, _components(path), path[-1] == 47, start, creating)
+        here: Node | None = start
         while walk.todo:
             if here is None:
                 raise ServiceError(errno.ENOENT)
