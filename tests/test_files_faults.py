@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 from collections.abc import Callable, Iterator
 
@@ -249,6 +250,21 @@ def _done_or_not(files: Files, name: str) -> None:
         assert (files.tree(b"/d"), files.free(), files.get(b"/d/a")) == (before, free, contents)
     else:
         assert files.tree(b"/d") != before or name in ("write", "allocate", "attribute")
+
+
+def test_a_file_full_of_attributes_lists_them_and_goes(files: Files) -> None:
+    files.put(b"/d/a", b"")
+    names: set[bytes] = set()
+    with pytest.raises(ServiceError) as caught:
+        for index in itertools.count():
+            files.set_attribute(b"/d/a", b"user.%050d" % index, b"")
+            names.add(b"user.%050d" % index)
+    assert caught.value.errno == errno.ENOSPC
+    listed = bytes(files.client.list_attributes(-1, 0, b"/d/a"))
+    assert set(listed[:-1].split(b"\0")) == names
+    files.set_attribute(b"/d/a", b"user.%050d" % 0, b"another value")
+    files.unlink(b"/d/a")
+    assert files.names(b"/d") == set()
 
 
 def test_a_write_that_does_not_fit_is_a_short_one(files: Files) -> None:

@@ -244,6 +244,8 @@ class AttributeOperations(FileSystem):
                 raise ServiceError(errno.EEXIST)
             if not present and how & _REPLACE:
                 raise ServiceError(errno.ENODATA)
+            if not present and self._store.attributes_size(inode) + len(name) + 1 > VALUE_MAX:
+                raise ServiceError(errno.ENOSPC)  # a list of them must fit a call, and all of them one change
             with self._store.transaction(asked) as change:
                 change.set_attribute(inode, name, value)
             if self._watches.active:

@@ -11,8 +11,10 @@ the end each transaction goes to the database at once, and is undone if that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
+
+import apsw
 
 from services.fs.device import BLOCK, Device
 from services.fs.redo import Change, RedoLog, Value
@@ -78,11 +80,11 @@ class Database:
         self._most_pages = device.layout.database.size // BLOCK
         self.number = int(self._one("SELECT value FROM counter WHERE id=1"))
         self._redo = RedoLog(device)
-        self._pending: list[Change] = []
+        self._pending: list[tuple[int, list[Change]]] = []
         self._weight = 0
         for number, changes in self._redo:
             if number > self.number:
-                self._pending += changes
+                self._pending.append((number, changes))
                 self.number = number
         self.flush()
 
@@ -119,13 +121,17 @@ class Database:
         prepare()
         self._redo.append(record)
         self.number = number
-        self._pending += changes
+        self._pending.append((number, changes))
         self._weight += weight
 
     def flush(self) -> None:
         """Write what is pending."""
         if self._pending:
-            self._write(self.number, self._pending, lambda: None)
+            try:
+                self._write(self.number, [change for _, changes in self._pending for change in changes])
+            except apsw.FullError:  # files with very much to them go, too many at once for SQLite's log
+                for number, changes in self._pending:
+                    self._write(number, changes)
             self._pending = []
         self._weight = 0
         self._redo.clear()
@@ -138,8 +144,15 @@ class Database:
         self.flush()
         self._connection.close()
 
-    def _write(self, number: int, changes: Iterable[Change], prepare: Callable[[], None]) -> None:
+    def _write(self, number: int, changes: list[Change], prepare: Callable[[], None] = lambda: None) -> None:
         """Have changes in the database, all or none."""
+        try:
+            self._try_to_write(number, changes, prepare)
+        except apsw.FullError:
+            self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # if it was the log, there is room now
+            self._try_to_write(number, changes, prepare)
+
+    def _try_to_write(self, number: int, changes: list[Change], prepare: Callable[[], None]) -> None:
         execute = self._execute
         execute("BEGIN IMMEDIATE")
         try:
@@ -153,7 +166,7 @@ class Database:
             raise
         self.number = number
 
-    def _apply(self, changes: Iterable[Change]) -> None:
+    def _apply(self, changes: list[Change]) -> None:
         execute, inodes = self._execute, {}
         for statement, values in changes:
             if statement == SAVE_INODE:

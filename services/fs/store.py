@@ -202,6 +202,11 @@ class Store:
         """Names of its extended attributes."""
         return [row[0] for row in self.database.query("SELECT name FROM attribute WHERE ino=?", (inode.ino,))]
 
+    def attributes_size(self, inode: Inode) -> int:
+        """Bytes that a list of their names takes."""
+        row = self.database.query("SELECT sum(length(name) + 1) FROM attribute WHERE ino=?", (inode.ino,)).fetchone()
+        return row[0] or 0
+
     # ---- changing
 
     def transaction(self, request: Request | None = None) -> Transaction:
