@@ -94,7 +94,7 @@ class Opening(FileSystem):
                 return self._describe(caller, number, self._store.inode(made), flags)
         self._open.room(caller.client)
         if flags & TMPFILE:
-            place = self.place(caller, directory, path, True, answers)
+            place = self.place(caller, directory, path, not flags & os.O_NOFOLLOW or path[-1:] == b"/", answers)
             return self._describe(caller, number, self._unnamed(caller, number, mode, place), flags)
         follow = not flags & os.O_NOFOLLOW and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
         creating = bool(flags & os.O_CREAT)
