@@ -32,6 +32,7 @@ from services.hostfs.host import Descriptor, FileSystem
 from services.hostfs.listing import Listings, made_up
 from services.hostfs.paths import Path, parse
 from services.hostfs.walker import ATTEMPTS, Found, Spot, Walker
+from services.memory import keep_freed
 from services.stubs.hostfs import AheadResult, EntriesResult, HostfsServer, StatfsResult, WalkResult
 
 _UNSIZED: Final = 64 << 10  # as much is read without asking how much there is
@@ -48,6 +49,7 @@ class Service(HostfsServer):
     """Operations of the interface `hostfs`."""
 
     def __init__(self, environment: Environment) -> None:
+        keep_freed()
         most = descriptors()
         self._walker = Walker(exports.build(environment.host_paths, environment.log), most)
         self._files: Recent[tuple[int, int], Descriptor] = Recent(most)
