@@ -1,6 +1,6 @@
-"""How files are described between services and programs: attributes of one file, names in a directory.
+"""How files are described between services and programs: attributes of one file, names in a directory, whole files.
 
-Both travel as bytes. Whoever receives them from a party it does not trust gets a `ValueError` for anything malformed.
+They travel as bytes. Whoever receives them from a party it does not trust gets a `ValueError` for anything malformed.
 """
 
 from __future__ import annotations
@@ -116,3 +116,44 @@ def unpack_names(raw: bytes) -> list[bytes]:
     if len(names) != count:
         raise ValueError(f"{len(names)} names for {count} entries")
     return names
+
+
+_AHEAD = struct.Struct("<BBI10Q4q")  # length of the name, whether the contents come with it, their length; attributes
+
+
+class FileAhead(NamedTuple):
+    """A regular file that nobody has asked for yet; `contents` are all that it holds, unless they are None."""
+
+    name: bytes
+    attributes: Attributes
+    contents: bytes | None
+
+    def pack(self) -> tuple[bytes, bytes]:
+        """As it travels, in two parts, the second of which are the contents."""
+        whole, contents = (0, b"") if self.contents is None else (1, self.contents)
+        return _AHEAD.pack(len(self.name), whole, len(contents), *self.attributes) + self.name, contents
+
+
+def unpack_ahead(raw: bytes, at: int) -> list[FileAhead]:
+    """Packed files of one directory, one after the other in the order of their names, from an offset on to the end.
+
+    Raises:
+        ValueError: these are no such files.
+    """
+    files: list[FileAhead] = []
+    before = b""
+    while at < len(raw):
+        if len(raw) - at < _AHEAD.size:
+            raise ValueError("the last file is cut short")
+        named, whole, length, *fields = _AHEAD.unpack_from(raw, at)
+        start = at + _AHEAD.size
+        at = start + named + length
+        name, attributes = raw[start : start + named], Attributes._make(fields)
+        if at > len(raw) or whole > 1 or (length and not whole):
+            raise ValueError("contents without an end")
+        regular = attributes.mode >> 12 == stat.S_IFREG >> 12
+        if not regular or name <= before or name in (b".", b"..") or b"/" in name or 0 in name:
+            raise ValueError(f"{name!r} is no regular file, or out of its order")
+        files.append(FileAhead(name, attributes, raw[start + named : at] if whole else None))
+        before = name
+    return files

@@ -45,6 +45,7 @@ from services.fs.proc import ProcVolume, pools
 from services.fs.store import ROOT_INODE, Inode, Store
 from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Volume, Walker, place_of, root_of
 from services.fs.watches import WATCHES_SIZE, Watches
+from services.memory import keep_freed
 from services.stubs.core import CoreClient
 from services.stubs.devmgr import DevmgrClient
 
@@ -92,6 +93,7 @@ class FileSystem:
     def __init__(self, environment: Environment) -> None:
         # The caches are many objects without cycles: a full collection goes through all of them, and everybody waits.
         gc.set_threshold(50_000, 20, 1000)
+        keep_freed()
         self._environment = environment
         self._lock = threading.Lock()
         self._core = CoreClient(environment.port("core"))

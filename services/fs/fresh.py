@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 LARGEST: Final = 128 << 10  # bytes of one file
 MOST: Final = 16 << 20  # bytes of all of them; then the oldest go
-_LASTING_NS: Final = 100_000_000
+LASTING_NS: Final = 100_000_000
 
 
 class Contents(NamedTuple):
@@ -24,7 +24,7 @@ class Contents(NamedTuple):
 
 def lasting() -> int:
     """Until when contents may be shown for which a volume is asked now."""
-    return time.monotonic_ns() + _LASTING_NS
+    return time.monotonic_ns() + LASTING_NS
 
 
 class Fresh:

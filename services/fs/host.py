@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller, Port
-from services.files import Attributes
+from services.files import Attributes, FileAhead, unpack_ahead
+from services.fs.ahead import Ahead
 from services.fs.fresh import Contents, lasting
 from services.fs.walk import Remote, Walked
 from services.stubs.hostfs import HostfsClient
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 class HostVolume:
-    """A mount of the host's directories; stateless, so that a death of `hostfs` costs nothing."""
+    """A mount of the host's directories; what it keeps is for a moment and for speed only (`ahead.py`)."""
 
     kind = "hostfs"
     source = "host"
@@ -26,24 +27,47 @@ class HostVolume:
         self.number = number
         self.covers = covers
         self._client = HostfsClient(port)
+        self._ahead = Ahead()
 
     def walk(self, path: bytes, who: Caller, size: int) -> Walked:
-        """See `walk.Volume`."""
+        """See `walk.Volume`; the answer to an open may be one that came with an earlier one."""
+        count = 0
+        if size:
+            kept, count = self._ahead.take(path)
+            if kept is not None:
+                return kept
         until = lasting()
         try:
-            consumed, raw, refused, whole, found = self._client.walk(size, path)
-            attributes = Attributes.unpack(raw)
+            walked, following = _answered(lambda: self._asked(path, size, count, until))
         except ServiceError:
+            self._ahead.drop(path)
             raise
-        except (CallError, ValueError) as error:
-            raise ServiceError(errno.EIO, str(error)) from error
+        if count:
+            self._ahead.keep(path, following, until)
+        else:
+            self._ahead.drop(path, walked.attributes)
+        return walked
+
+    def _asked(self, path: bytes, size: int, count: int, until: int) -> tuple[Walked, list[FileAhead]]:
+        """What `hostfs` says to a path, and the files that came along, at most as many."""
+        following: list[FileAhead] = []
+        if count:
+            consumed, raw, refused, whole, own, found = self._client.ahead(size, count, path)
+            if own > len(found):
+                raise ServiceError(errno.EIO)
+            following = unpack_ahead(bytes(found), own) if consumed == len(path) else []
+            found = found[:own]
+        else:
+            consumed, raw, refused, whole, found = self._client.walk(size, path)
+        attributes = Attributes.unpack(raw)
         if consumed > len(path):
             raise ServiceError(errno.EIO)
         if refused:
-            return Walked(consumed, attributes, refused=errno.EACCES if refused == errno.EACCES else errno.EIO)
+            refused = errno.EACCES if refused == errno.EACCES else errno.EIO
+            return Walked(consumed, attributes, refused=refused), following
         if whole:
-            return Walked(consumed, attributes, contents=Contents(bytes(found), until))
-        return Walked(consumed, attributes, bytes(found))
+            return Walked(consumed, attributes, contents=Contents(bytes(found), until)), following
+        return Walked(consumed, attributes, bytes(found)), following
 
     def read(self, node: Remote, offset: int, size: int) -> bytes:
         """See `walk.Volume`."""

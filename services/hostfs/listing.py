@@ -18,6 +18,7 @@ import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from corekernel.errors import ServiceError
 from services.files import Entry, pack_columns
@@ -26,6 +27,7 @@ from services.hostfs.cache import Recent
 from services.hostfs.exports import Directory, MadeUp, Node, position
 
 MOST_NAMES = 100_000  # in all listings that are kept; about 100 bytes each
+MOST_LIKELY = 1000  # of a directory that nobody has listed
 # A directory that changes again within one tick of its file system's clock looks as it did. So a listing is only
 # believed later if the directory had been left alone for longer than any such clock's tick (FAT's is 2 s) before it.
 TICK_NS = 3_000_000_000
@@ -44,6 +46,7 @@ class Listing:
         self._types = bytes(entry.kind >> 12 for _, entry in placed)
         # How large the packed entries up to and including each one are.
         self._sizes = array("Q", itertools.accumulate(_ENTRY_BYTES + len(name) for name in self._names))
+        self._regular: list[bytes] | None = None  # names of regular files, sorted; made when they are asked for
 
     def __len__(self) -> int:
         return len(self._names)
@@ -69,6 +72,15 @@ class Listing:
         packed = pack_columns(self._names[start:end], self._inodes[start:end].tobytes(), self._types[start:end])
         return self._positions[end - 1], end == count, packed
 
+    def regular_after(self, name: bytes, count: int) -> list[bytes]:
+        """Names of regular files that follow a name, in the order of bytes."""
+        regular = self._regular
+        if regular is None:
+            kinds = zip(self._names, self._types, strict=True)
+            self._regular = regular = sorted(name for name, kind in kinds if kind == stat.S_IFREG >> 12)
+        start = bisect_right(regular, name)
+        return regular[start : start + count]
+
 
 def made_up(directory: MadeUp) -> Listing:
     """All names of a made-up directory.
@@ -88,11 +100,19 @@ def _identity(node: Node) -> tuple[int, int]:
     return os.stat(node.name, dir_fd=node.parent.fd, follow_symlinks=False).st_ino, stat.S_IFLNK
 
 
+class _Kept(NamedTuple):
+    """A listing, none if there were too many names; `settled` says that a later change cannot have looked the same."""
+
+    changed: tuple[int, int]
+    settled: bool
+    listing: Listing | None
+
+
 class Listings:
     """Listings of directories of the host, kept as long as these have not changed."""
 
     def __init__(self) -> None:
-        self._kept: Recent[tuple[int, int], tuple[tuple[int, int], Listing]] = Recent(MOST_NAMES)
+        self._kept: Recent[tuple[int, int], _Kept] = Recent(MOST_NAMES)
 
     def of(self, directory: Directory) -> Listing:
         """All names of a directory, as they are now.
@@ -100,18 +120,33 @@ class Listings:
         Raises:
             OSError: the host's.
         """
-        key = directory.dev, directory.ino
         changed = _changed(directory)
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] == changed:
-            return kept[1]
+        kept = self._kept.get((directory.dev, directory.ino))
+        if kept is not None and kept.listing is not None and kept.settled and kept.changed == changed:
+            return kept.listing
         now = time.time_ns()
         listing = Listing(_scan(host.open_directory(directory.fd)))
-        if changed == _changed(directory) and max(changed) + TICK_NS < now:
-            self._kept.put(key, (changed, listing), len(listing) + 1)
-        else:
-            self._kept.drop(key)
+        settled = changed == _changed(directory) and max(changed) + TICK_NS < now
+        self._keep(directory, _Kept(changed, settled, listing))
         return listing
+
+    def likely(self, directory: Directory) -> Listing | None:
+        """Names that are likely to be in a directory; of a large one only if they are kept, since it would take long.
+
+        Raises:
+            OSError: the host's.
+        """
+        changed = _changed(directory)
+        kept = self._kept.get((directory.dev, directory.ino))
+        if kept is not None and kept.changed == changed:
+            return kept.listing
+        found = list(itertools.islice(_scan(host.open_directory(directory.fd)), MOST_LIKELY + 1))
+        listing = Listing(found) if len(found) <= MOST_LIKELY else None
+        self._keep(directory, _Kept(changed, False, listing))
+        return listing
+
+    def _keep(self, directory: Directory, kept: _Kept) -> None:
+        self._kept.put((directory.dev, directory.ino), kept, 1 if kept.listing is None else len(kept.listing) + 1)
 
 
 def _changed(directory: Directory) -> tuple[int, int]:

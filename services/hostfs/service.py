@@ -17,12 +17,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from collections.abc import Iterator
 from typing import Final
 
 from corekernel.errors import ServiceError
 from corekernel.port import MAX_BULK_BYTES, Caller
 from corekernel.service import Environment
-from services.files import Attributes
+from services.files import Attributes, FileAhead
 from services.hostfs import exports, host
 from services.hostfs.cache import Recent, descriptors
 from services.hostfs.exports import Directory, MadeUp
@@ -30,10 +32,14 @@ from services.hostfs.host import Descriptor, FileSystem
 from services.hostfs.listing import Listings, made_up
 from services.hostfs.paths import Path, parse
 from services.hostfs.walker import ATTEMPTS, Found, Spot, Walker
-from services.stubs.hostfs import EntriesResult, HostfsServer, StatfsResult, WalkResult
+from services.memory import keep_freed
+from services.stubs.hostfs import AheadResult, EntriesResult, HostfsServer, StatfsResult, WalkResult
 
 _UNSIZED: Final = 64 << 10  # as much is read without asking how much there is
 _WITH_WALK: Final = 128 << 10  # as much of a file comes with a walk to it
+_MOST_AHEAD: Final = 32  # files that come with the one that was asked for,
+_AHEAD_BYTES: Final = 508 << 10  # as many bytes together, so that a buffer of half a mebibyte takes the answer,
+_AHEAD_NS: Final = 10_000_000  # and no longer is the caller kept waiting for them
 # What an open under a path may end with if the file is not there any more, or something else is: a link, a socket.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 _MADE_UP: Final = FileSystem(0x01021994, 4096, 0, 0, 0, 0, 0)  # as an empty tmpfs
@@ -43,6 +49,7 @@ class Service(HostfsServer):
     """Operations of the interface `hostfs`."""
 
     def __init__(self, environment: Environment) -> None:
+        keep_freed()
         most = descriptors()
         self._walker = Walker(exports.build(environment.host_paths, environment.log), most)
         self._files: Recent[tuple[int, int], Descriptor] = Recent(most)
@@ -51,15 +58,25 @@ class Service(HostfsServer):
 
     def walk(self, caller: Caller, size: int, path: memoryview) -> WalkResult:
         """See the interface."""
+        return self._walk(size, path)[0]
+
+    def ahead(self, caller: Caller, size: int, count: int, path: memoryview) -> AheadResult:
+        """See the interface."""
+        (consumed, attributes, refused, whole, found), spot = self._walk(size, path)
+        following = self._following(spot, size, min(count, _MOST_AHEAD), _AHEAD_BYTES - len(found)) if spot else ()
+        return AheadResult(consumed, attributes, refused, whole, len(found), b"".join((found, *following)))
+
+    def _walk(self, size: int, path: memoryview) -> tuple[WalkResult, Spot | None]:
+        """The answer to a walk, and where the regular file is that was opened."""
         try:
             parsed = parse(bytes(path))
             for _ in range(ATTEMPTS):
                 found = self._walker.walk(parsed)
                 if not size or found.spot is None or not stat.S_ISREG(found.attributes.mode):
-                    return self._looked_at(found)
+                    return self._looked_at(found), None
                 opened = self._opened(found.attributes, found.spot, size)
                 if opened is not None:
-                    return WalkResult(found.consumed, found.attributes.pack(), *opened)
+                    return WalkResult(found.consumed, found.attributes.pack(), *opened), found.spot
         except OSError as error:
             raise host.refusal(error) from None
         raise ServiceError(errno.EIO, "it changes too fast to be opened")
@@ -90,6 +107,38 @@ class Service(HostfsServer):
             if len(data) == length:  # some files of the host's kernel have no size, or another one
                 return 0, True, data
         return 0, False, b""
+
+    def _following(self, spot: Spot, size: int, count: int, most: int) -> Iterator[bytes]:
+        """The regular files behind a place, packed, each seen as a walk to it would see it; it takes no long time."""
+        held, until = 0, time.monotonic_ns() + _AHEAD_NS
+        for name in self._names_after(spot, count):
+            file = self._seen(spot._replace(name=name), size)
+            if file is not None:
+                parts = file.pack()
+                held += len(parts[0]) + len(parts[1])
+                if held > most:
+                    return
+                yield from parts
+            if time.monotonic_ns() > until:
+                return
+
+    def _names_after(self, spot: Spot, count: int) -> list[bytes]:
+        try:
+            listing = self._listings.likely(spot.directory)
+        except OSError:  # it may be searched, and not listed
+            return []
+        return listing.regular_after(spot.name, count) if listing is not None else []
+
+    def _seen(self, spot: Spot, size: int) -> FileAhead | None:
+        """The regular file at a place; None: there is none, or it cannot be opened."""
+        try:
+            attributes = spot.look_at()
+        except OSError:
+            return None
+        opened = self._opened(attributes, spot, size) if stat.S_ISREG(attributes.mode) else None
+        if opened is None or opened[0]:
+            return None
+        return FileAhead(spot.name, attributes, opened[2] if opened[1] else None)
 
     def entries(self, caller: Caller, after: int, size: int, path: memoryview) -> EntriesResult:
         """See the interface."""

@@ -28,6 +28,7 @@ _OP_WALK: Final = 1
 _OP_READ: Final = 2
 _OP_ENTRIES: Final = 3
 _OP_STATFS: Final = 4
+_OP_AHEAD: Final = 5
 
 
 class HostfsOperation(enum.IntEnum):
@@ -37,6 +38,7 @@ class HostfsOperation(enum.IntEnum):
     READ = 2
     ENTRIES = 3
     STATFS = 4
+    AHEAD = 5
 
 
 INTERFACE: Final = InterfaceInfo(
@@ -85,6 +87,20 @@ INTERFACE: Final = InterfaceInfo(
         ),
         _OP_STATFS: OperationInfo(
             "statfs",
+            True,
+            False,
+            frozenset({
+                errno.EACCES,
+                errno.EINVAL,
+                errno.EIO,
+                errno.ENAMETOOLONG,
+                errno.ENOENT,
+                errno.ENOTDIR,
+                errno.ESTALE,
+            }),
+        ),
+        _OP_AHEAD: OperationInfo(
+            "ahead",
             True,
             False,
             frozenset({
@@ -155,6 +171,26 @@ class StatfsResult(NamedTuple):
     files_free: int
     flags: int
     identity: int
+
+
+class AheadResult(NamedTuple):
+    """What `ahead` returns.
+
+    Attributes:
+        consumed: as of `walk`, as the next three (u64)
+        attributes: bytes <= 112 bytes
+        refused: u64
+        whole: bool
+        own: bytes at the beginning of `found` that are `found` of `walk` (u64)
+        found: then the others, as `services.files.unpack_ahead` takes them (buffer <= 512 KiB)
+    """
+
+    consumed: int
+    attributes: bytes
+    refused: int
+    whole: bool
+    own: int
+    found: Payload
 
 
 class HostfsClient:
@@ -282,6 +318,43 @@ class HostfsClient:
             _registers[7],
         )
 
+    def ahead(self, size: int, count: int, path: Payload) -> AheadResult:
+        """As `walk` with a size. If a regular file was opened, regular files of the same directory with
+        names that follow its own, as bytes, come along, as walks to them would show them, for a caller
+        that is likely to open them next. How many is up to the service. Those that cannot be opened are
+        left out, and so is whatever is no regular file: a walk decides about them.
+
+        Args:
+            size: as for `walk`, of each file (u64)
+            count: files wanted at most beside the first; more than 32 count as 32 (u64)
+            path: buffer <= 4 KiB
+
+        Raises:
+            ServiceError: EACCES, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ESTALE.
+        """
+        path_ = path if path.__class__ is _Bytes else _flat(path)
+        if size >> 64 or count >> 64 or len(path_) > 4096:
+            raise TooBig("hostfs.ahead: an argument is out of range")
+        _registers, _payload = self._port.call(_OP_AHEAD, (size, count, len(path_)), path_, 6, 524400, True)
+        if (
+            len(_registers) != 6
+            or _registers[1] > 112
+            or _registers[3] > 1
+            or _registers[5] > 524288
+            or _registers[1] + _registers[5] != len(_payload)
+        ):
+            raise BadFrame("hostfs.ahead: malformed reply")
+        _view = memoryview(_payload)
+        _end_1 = _registers[1]
+        return AheadResult(
+            _registers[0],
+            _copied(_view[:_end_1]),
+            _registers[2],
+            _registers[3] == 1,
+            _registers[4],
+            _copied(_view[_end_1:]),
+        )
+
 
 class HostfsServer(abc.ABC):
     """Serves `hostfs`: implement the abstract methods, hand `handlers()` to the runtime.
@@ -370,6 +443,25 @@ class HostfsServer(abc.ABC):
             ServiceError: EACCES, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ESTALE.
         """
 
+    @abc.abstractmethod
+    def ahead(self, caller: Caller, size: int, count: int, path: memoryview) -> AheadResult:
+        """As `walk` with a size. If a regular file was opened, regular files of the same directory with
+        names that follow its own, as bytes, come along, as walks to them would show them, for a caller
+        that is likely to open them next. How many is up to the service. Those that cannot be opened are
+        left out, and so is whatever is no regular file: a walk decides about them.
+
+        `path` is a read-only view of memory that may be shared with the caller, who can change it under
+        you: copy once what you check.
+
+        Args:
+            size: as for `walk`, of each file (u64)
+            count: files wanted at most beside the first; more than 32 count as 32 (u64)
+            path: buffer <= 4 KiB
+
+        Raises:
+            ServiceError: EACCES, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ESTALE.
+        """
+
     def handlers(self) -> HandlerTable:
         """Operation number to the function that decodes a call, runs it and encodes its result."""
         return {
@@ -377,6 +469,7 @@ class HostfsServer(abc.ABC):
             _OP_READ: self._serve_read,
             _OP_ENTRIES: self._serve_entries,
             _OP_STATFS: self._serve_statfs,
+            _OP_AHEAD: self._serve_ahead,
         }
 
     def _serve_walk(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
@@ -462,3 +555,27 @@ class HostfsServer(abc.ABC):
         ):
             raise TooBig("hostfs.statfs: a result is out of range")
         return (result.kind, result.block, result.blocks, result.free, result.files, result.files_free, result.flags, result.identity), b""
+
+    def _serve_ahead(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
+        if len(registers) != 3 or registers[2] > 4096 or registers[2] != len(payload):
+            raise BadFrame("hostfs.ahead: malformed call")
+        try:
+            result = self.ahead(
+                caller,
+                registers[0],
+                registers[1],
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
+        except (ServiceError, WouldWait) as error:
+            INTERFACE.admit(_OP_AHEAD, error)
+            raise
+        found_ = _flat(result.found)
+        if (
+            result.consumed >> 64
+            or len(result.attributes) > 112
+            or result.refused >> 64
+            or result.own >> 64
+            or len(found_) > 524288
+        ):
+            raise TooBig("hostfs.ahead: a result is out of range")
+        return (result.consumed, len(result.attributes), result.refused, 1 if result.whole else 0, result.own, len(found_)), b"".join((result.attributes, found_))
