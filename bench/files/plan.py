@@ -42,7 +42,7 @@ FULL = Plan(
     listed=1000,
     big_mib=32,
     tree_files=100_000,
-    tree_rounds=2,
+    tree_rounds=3,
     large=(10_000, 100_000),
     kills=200,
 )

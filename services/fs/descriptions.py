@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ DESCRIPTIONS_SIZE: Final = DESCRIPTIONS * _DESCRIPTION_WORDS * 8
 DESCRIPTORS_SIZE: Final = DESCRIPTORS * _DESCRIPTOR_WORDS * 8
 PATHS_SIZE: Final = DESCRIPTIONS * PATH_MAX
 _KIND, _FILE, _MOUNT, _FLAGS, _POSITION, _LENGTH, _TYPE, _DEVICE = range(8)
+_BUT_KIND = struct.Struct("<7Q")  # of a description
 _CLIENT, _NUMBER, _DESCRIPTION, _REQUEST = 0, 1, 2, 3
 _CLOSE_ON_EXEC = 1 << 32
 
@@ -111,6 +113,7 @@ class Descriptions:
     """Both tables."""
 
     def __init__(self, descriptions: memoryview, paths: memoryview, descriptors: memoryview) -> None:
+        self._memory = descriptions
         self._descriptions = descriptions.cast("Q")
         self._paths = paths
         self._descriptors = descriptors.cast("Q")
@@ -226,15 +229,12 @@ class Descriptions:
         """
         number = self.room(client)
         index = self._free_descriptions.pop()
-        at = index * _DESCRIPTION_WORDS
-        words, kept = self._descriptions, flags & ~os.O_CLOEXEC
+        at, kept = index * _DESCRIPTION_WORDS, flags & ~os.O_CLOEXEC
         kind, file, of_type, mount, device, path = what
-        words[at + _FILE], words[at + _MOUNT], words[at + _FLAGS] = file, mount, kept
-        words[at + _POSITION], words[at + _LENGTH] = 0, len(path)
-        words[at + _TYPE], words[at + _DEVICE] = of_type, device
+        _BUT_KIND.pack_into(self._memory, (at + _FILE) * 8, file, mount, kept, 0, len(path), of_type, device)
         if path:
             self._paths[index * PATH_MAX : index * PATH_MAX + len(path)] = path
-        words[at + _KIND] = kind
+        self._descriptions[at + _KIND] = kind
         description = Description(index, kind, file, mount, kept, 0, path, of_type, device)
         return self.refer(client, number, description, kept != flags, request)
 

@@ -14,6 +14,7 @@ Record: eight words: client + 1 (0: free), request, transaction, result, redo (3
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +29,7 @@ NOTHING, MOVE, CLOSE = 0, 1, 2  # kinds of redo: set a description's position; c
 
 _CLIENT, _REQUEST, _TRANSACTION, _RESULT, _REDO, _STATE = 0, 1, 2, 3, 4, 7
 _INVALID, _PREPARED, _COMMITTED, _APPLIED = 0, 1, 2, 3
+_BETWEEN = struct.Struct("<6Q")  # what a record has between client and state
 _U64 = 2**64 - 1
 
 Redo = Callable[[int, int, int], None]
@@ -37,6 +39,7 @@ class Journal:
     """The records."""
 
     def __init__(self, memory: memoryview, redo: Redo) -> None:
+        self._memory = memory
         self._words = memory.cast("Q")
         self.redo = redo
         self._lanes = Lanes(LANES_PER_CLIENT)
@@ -88,8 +91,7 @@ class Journal:
             words[at + _CLIENT] = 0  # whatever lane of whomever it was: nobody's, until it is this one's
             words[at + _REQUEST] = number
             words[at + _CLIENT] = client + 1
-        words[at + _REQUEST], words[at + _TRANSACTION], words[at + _RESULT] = number, transaction, result & _U64
-        words[at + _REDO], words[at + _REDO + 1], words[at + _REDO + 2] = redo
+        _BETWEEN.pack_into(self._memory, (at + _REQUEST) * 8, number, transaction, result & _U64, *redo)
         words[at + _STATE] = _PREPARED if transaction else _COMMITTED
         return at
 
