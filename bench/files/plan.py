@@ -35,7 +35,7 @@ class Plan:
 
 
 FULL = Plan(
-    rounds=3,
+    rounds=5,
     budget_s=0.2,
     most=500,
     clients=(1, 4),

@@ -102,6 +102,10 @@ class Journal:
             self.redo(words[at + _REDO], words[at + _REDO + 1], words[at + _REDO + 2])
         words[at + _STATE] = _APPLIED
 
+    def finish(self, at: int) -> None:
+        """A record's redo has been carried out."""
+        self._words[at + _STATE] = _APPLIED
+
     def abandon(self, at: int) -> None:
         """What a record was prepared for did not happen."""
         self._words[at + _STATE] = _INVALID
@@ -133,6 +137,10 @@ class Request:
     def apply(self) -> None:
         """Its change is committed: do the rest of it."""
         self._journal.apply(self._at)
+
+    def finish(self) -> None:
+        """The same, for whoever has done the rest of it already."""
+        self._journal.finish(self._at)
 
     def abandon(self) -> None:
         """Its change did not happen."""

@@ -213,7 +213,9 @@ class Opening(FileSystem):
             description = found.description
             if description.kind == LOCAL:
                 self._locks.unlock_file(description.file, caller.client)
-            asked.done(0, (CLOSE, found.index, 0))
+            asked.prepare(0, 0, (CLOSE, found.index, 0))
+            self._open.close(found)  # what the redo would do, at hand
+            asked.finish()
             released, self._released = self._released, []
         for handle in released:
             self._device_answers(partial(DevmgrClient.release, handle=handle))
