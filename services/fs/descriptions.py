@@ -18,7 +18,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from corekernel.errors import ServiceError
 from services.files import PATH_MAX
@@ -33,20 +33,9 @@ DESCRIPTIONS_SIZE: Final = DESCRIPTIONS * _DESCRIPTION_WORDS * 8
 DESCRIPTORS_SIZE: Final = DESCRIPTORS * _DESCRIPTOR_WORDS * 8
 PATHS_SIZE: Final = DESCRIPTIONS * PATH_MAX
 _KIND, _FILE, _MOUNT, _FLAGS, _POSITION, _LENGTH, _TYPE, _DEVICE = range(8)
-_BUT_KIND = struct.Struct("<7Q")  # of a description
+_BUT_KIND, _BUT_CLIENT = struct.Struct("<7Q"), struct.Struct("<3Q")
 _CLIENT, _NUMBER, _DESCRIPTION, _REQUEST = 0, 1, 2, 3
 _CLOSE_ON_EXEC = 1 << 32
-
-
-class What(NamedTuple):
-    """What is opened: see `Description`."""
-
-    kind: int
-    file: int
-    type: int
-    mount: int = 0
-    device: int = 0
-    path: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,9 +102,10 @@ class Descriptions:
     """Both tables."""
 
     def __init__(self, descriptions: memoryview, paths: memoryview, descriptors: memoryview) -> None:
-        self._memory = descriptions
+        self._description_memory = descriptions
         self._descriptions = descriptions.cast("Q")
         self._paths = paths
+        self._descriptor_memory = descriptors
         self._descriptors = descriptors.cast("Q")
         self._open: dict[int, Description] = {}
         self._users: dict[int, int] = {}  # open descriptions of an inode
@@ -221,8 +211,19 @@ class Descriptions:
             raise ServiceError(errno.ENFILE)
         return number
 
-    def open(self, client: int, request: int, flags: int, what: What) -> Descriptor:
-        """A new description, and a descriptor of it.
+    def open(
+        self,
+        client: int,
+        request: int,
+        flags: int,
+        kind: int,
+        file: int,
+        of_type: int,
+        mount: int = 0,
+        device: int = 0,
+        path: bytes = b"",
+    ) -> Descriptor:
+        """A new description, see `Description`, and a descriptor of it.
 
         Raises:
             ServiceError: EMFILE, ENFILE.
@@ -230,8 +231,9 @@ class Descriptions:
         number = self.room(client)
         index = self._free_descriptions.pop()
         at, kept = index * _DESCRIPTION_WORDS, flags & ~os.O_CLOEXEC
-        kind, file, of_type, mount, device, path = what
-        _BUT_KIND.pack_into(self._memory, (at + _FILE) * 8, file, mount, kept, 0, len(path), of_type, device)
+        _BUT_KIND.pack_into(
+            self._description_memory, (at + _FILE) * 8, file, mount, kept, 0, len(path), of_type, device
+        )
         if path:
             self._paths[index * PATH_MAX : index * PATH_MAX + len(path)] = path
         self._descriptions[at + _KIND] = kind
@@ -243,10 +245,9 @@ class Descriptions:
     ) -> Descriptor:
         """A descriptor, with a number that is free, of a description."""
         index = self._free_descriptors.pop()
-        at, words = index * _DESCRIPTOR_WORDS, self._descriptors
-        words[at + _NUMBER] = number | (_CLOSE_ON_EXEC if close_on_exec else 0)
-        words[at + _DESCRIPTION], words[at + _REQUEST] = description.index, request
-        words[at + _CLIENT] = client + 1
+        at, shown = index * _DESCRIPTOR_WORDS, number | (_CLOSE_ON_EXEC if close_on_exec else 0)
+        _BUT_CLIENT.pack_into(self._descriptor_memory, (at + _NUMBER) * 8, shown, description.index, request)
+        self._descriptors[at + _CLIENT] = client + 1
         made = Descriptor(index, client, number, description, close_on_exec, request)
         self._index(made)
         return made

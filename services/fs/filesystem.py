@@ -192,9 +192,9 @@ class FileSystem:
             self._fresh.drop(description.index)
         elif description.kind == DEVICE:
             self._released.append(description.file)
-        elif description.kind == LOCAL and not self._open.is_open(description.file):
+        elif description.kind == LOCAL:
             inode = self._store.inode(description.file)
-            if not inode.nlink:
+            if not inode.nlink and not self._open.is_open(inode.ino):
                 self._erase(inode.ino)
 
     def _erase(self, number: int) -> None:
@@ -341,10 +341,8 @@ class FileSystem:
         known = VOLUME_ROOT._replace(ino=description.file, dev=description.device, mode=description.type | 0o555)
         return Remote(self._mounts.volume(description.mount), description.path, known)
 
-    def start(self, caller: Caller, directory: int, path: bytes, answers: Answers) -> Node:
-        """The directory that a path starts from."""
-        if path[:1] == b"/" or directory == ROOT:
-            return self._root()
+    def _start(self, caller: Caller, directory: int, path: bytes, answers: Answers) -> Node:
+        """The open directory that a relative path starts from."""
         description = self._open.get(caller.client, directory).description
         itself = path[:1] == b"."  # perhaps: then its attributes may be wanted
         node = self.node_of(description, answers) if itself else self.opened(description, answers)
@@ -358,7 +356,8 @@ class FileSystem:
         """Walk a path that a caller gives."""
         if not path or len(path) >= PATH_MAX:  # before the directory is looked at
             raise ServiceError(errno.ENAMETOOLONG if path else errno.ENOENT)
-        start = self.start(caller, directory, path, answers)
+        absolute = path[0] == 47 or directory == ROOT
+        start = self._root() if absolute else self._start(caller, directory, path, answers)
         return self._walker.walk(caller, start, path, follow, answers, creating)
 
     def node(self, caller: Caller, directory: int, flags: int, path: bytes, answers: Answers) -> Node:
@@ -367,19 +366,29 @@ class FileSystem:
         Raises:
             ServiceError: what the walk raises; EINVAL for unknown flags.
         """
-        return self.located(caller, directory, flags, path, answers)[0]
+        if not path:
+            return self._without_path(caller, directory, flags, answers)[0]
+        follow = not flags & NOFOLLOW or path[-1] == 47
+        return self.place(caller, directory, path, follow, answers).existing()
 
     def located(
         self, caller: Caller, directory: int, flags: int, path: bytes, answers: Answers
     ) -> tuple[Node, tuple[int, bytes] | None]:
         """As `node`, and the directory and name under which the file was found, for those who watch it."""
-        if not path and flags & EMPTY_PATH:
-            if directory == ROOT:
-                return self._root(), None
-            description = self._open.get(caller.client, directory).description
-            return self.node_of(description, answers), description.place
-        place = self.place(caller, directory, path, not flags & NOFOLLOW or path.endswith(b"/"), answers)
+        if not path:
+            return self._without_path(caller, directory, flags, answers)
+        place = self.place(caller, directory, path, not flags & NOFOLLOW or path[-1] == 47, answers)
         return place.existing(), place_of(place)
+
+    def _without_path(
+        self, caller: Caller, directory: int, flags: int, answers: Answers
+    ) -> tuple[Node, tuple[int, bytes] | None]:
+        if not flags & EMPTY_PATH:
+            raise ServiceError(errno.ENOENT)
+        if directory == ROOT:
+            return self._root(), None
+        description = self._open.get(caller.client, directory).description
+        return self.node_of(description, answers), description.place
 
     def regular(self, description: Description) -> Inode:
         """The regular file on the device that a description is open on.

@@ -12,7 +12,7 @@ from typing import TypeVar
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
 from services.fs import watches
-from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor, What
+from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor
 from services.fs.filesystem import FileSystem
 from services.fs.fresh import LARGEST
 from services.fs.journal import CLOSE
@@ -77,7 +77,7 @@ class Opening(FileSystem):
         handle = self._open_device(caller, node.rdev, flags)
         made = self.run(
             caller,
-            lambda answers: self._open.open(caller.client, request, flags, What(DEVICE, handle, 0, device=node.ino)),
+            lambda answers: self._open.open(caller.client, request, flags, DEVICE, handle, 0, device=node.ino),
         )
         return OpenResult(made.number, DEVMGR, handle)
 
@@ -176,12 +176,12 @@ class Opening(FileSystem):
         if isinstance(node, Remote):
             if node.refused:
                 raise ServiceError(node.refused)
-            what = What(VOLUME, node.ino, kind, node.volume.number, node.found.dev, node.path)
-            made = self._open.open(caller.client, number, kept, what)
+            where = node.volume.number, node.found.dev, node.path
+            made = self._open.open(caller.client, number, kept, VOLUME, node.ino, kind, *where)
             if node.contents is not None:
                 self._fresh.keep(made.description.index, node.contents)
             return made
-        made = self._open.open(caller.client, number, kept, What(LOCAL, node.ino, kind))
+        made = self._open.open(caller.client, number, kept, LOCAL, node.ino, kind)
         if place is not None and isinstance(place.parent, Inode):
             made.description.place = (place.parent.ino, place.name)
         if self._watches.active:

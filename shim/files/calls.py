@@ -55,7 +55,7 @@ def encoded(path: AnyPath) -> bytes:
         TypeError: it is none.
         ValueError: it has a NUL in it.
     """
-    flat = os.fspath(path)
+    flat = path if path.__class__ is str else os.fspath(path)
     raw = flat.encode("utf-8", "surrogateescape") if isinstance(flat, str) else flat
     if b"\0" in raw:
         raise ValueError("embedded null byte")
