@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -170,6 +171,41 @@ def test_a_client_may_hold_so_many_locks_and_watches_and_no_more(_small: Box, fi
         files.put(b"/d/%d" % index, b"")
         files.client.watch(next(files.numbers), CREATE, b"/d/%d" % index)
     assert refused(lambda: files.client.watch(next(files.numbers), CREATE, b"/d")) == "ENOSPC"
+
+
+# ---- request numbers that mean something else
+
+
+def test_the_answer_to_another_request_is_no_inode_to_open(files: Files) -> None:
+    files.put(b"/d/secret", b"secret")
+    secret = files.stat(b"/d/secret").ino
+    number = files.open(b"/d/mine", os.O_CREAT | os.O_RDWR)
+    request = next(files.numbers)
+    assert files.client.write(request, number, 0, bytes(secret)) == secret
+    opened = files.client.open(request, -1, os.O_CREAT | os.O_RDWR, 0o600, b"/d/other").descriptor
+    assert files.names(b"/d") == {b"secret", b"mine", b"other"}
+    assert files.read(opened, 0) == b""
+
+
+def test_a_number_that_is_used_for_everything_does_no_harm(files: Files) -> None:
+    files.put(b"/d/a", b"0123456789" * 1000)
+    number, directory = files.open(b"/d/a", os.O_RDWR), files.open(b"/d", os.O_DIRECTORY)
+    same = next(files.numbers)
+    acts: list[Callable[[], object]] = [
+        lambda: files.client.seek(same, number, 2**62, os.SEEK_SET),
+        lambda: files.client.read(same, number, -1, 100),
+        lambda: files.client.write(same, number, -1, b"x"),
+        lambda: files.client.entries(same, directory, 4096),
+        lambda: files.client.make_directory(same, -1, 0o755, b"/d/e"),
+        lambda: files.client.open(same, -1, os.O_CREAT, 0o600, b"/d/f"),
+        lambda: files.client.duplicate(same, number, 0, False, 0),
+    ]
+    for first, second in itertools.permutations(acts, 2):
+        for act in (first, second):
+            with contextlib.suppress(ServiceError):
+                act()
+        files.client.seek(next(files.numbers), number, 0, os.SEEK_SET)
+    assert files.get(b"/d/a")[:10] in (b"0123456789", b"x123456789")
 
 
 # ---- a full device

@@ -57,7 +57,7 @@ class Data(FileSystem):
             request = self.request(caller, number)
             before = request.answer()
             if before is not None:
-                return self._contents.read(inode, before, request.moved_to() - before)
+                return self._contents.read(inode, before, min(request.moved_to() - before, LARGEST_CALL))
             at = description.position
             data = self._contents.read(inode, at, size)
             if data:

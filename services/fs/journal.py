@@ -25,7 +25,8 @@ RECORD_WORDS: Final = 8
 SIZE: Final = RECORDS * RECORD_WORDS * 8
 LANES_PER_CLIENT: Final = 256
 
-NOTHING, MOVE, CLOSE = 0, 1, 2  # kinds of redo: set a description's position; close a descriptor
+# Kinds of redo: set a description's position; close a descriptor; none, but the result is the inode that an `open` made.
+NOTHING, MOVE, CLOSE, MADE = 0, 1, 2, 3
 
 _CLIENT, _REQUEST, _TRANSACTION, _RESULT, _REDO, _STATE = 0, 1, 2, 3, 4, 7
 _INVALID, _PREPARED, _COMMITTED, _APPLIED = 0, 1, 2, 3
@@ -78,6 +79,10 @@ class Journal:
         """The position that a record's redo set."""
         return self._words[at + _REDO + 2]
 
+    def kind(self, at: int) -> int:
+        """The kind of a record's redo."""
+        return self._words[at + _REDO]
+
     def answer(self, at: int, number: int) -> int | None:
         """The result kept in a record, if it is that of this request."""
         words = self._words
@@ -125,6 +130,13 @@ class Request:
     def answer(self) -> int | None:
         """What was answered to it before; None: it is new."""
         return self._journal.answer(self._at, self.number) if self._at >= 0 else None
+
+    def made(self) -> int | None:
+        """The inode that it made or emptied before, for a descriptor that is still to be made; None: it is new.
+
+        A client may use a number again for something else, whose answer is no inode that it may open.
+        """
+        return self.answer() if self._at >= 0 and self._journal.kind(self._at) == MADE else None
 
     def moved_to(self) -> int:
         """To an answered request: the position that it set."""

@@ -15,7 +15,7 @@ from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor
 from services.fs.filesystem import FileSystem
 from services.fs.fresh import LARGEST
-from services.fs.journal import CLOSE
+from services.fs.journal import CLOSE, MADE
 from services.fs.names import local
 from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
 from services.fs.store import Inode
@@ -89,7 +89,7 @@ class Opening(FileSystem):
         if again is not None:
             return again
         if flags & _CHANGING:
-            made = self.request(caller, number).answer()
+            made = self.request(caller, number).made()
             if made is not None:  # it was made, and then this service died
                 return self._describe(caller, number, self._store.inode(made), flags)
         self._open.room(caller.client)
@@ -126,7 +126,7 @@ class Opening(FileSystem):
                     self._contents.truncate(change, node, 0)
                     if caller.uid != 0:
                         node.mode = kept_bits(node.mode)
-                    change.result = node.ino
+                    change.result, change.redo = node.ino, (MADE, 0, 0)
                 if self._watches.active:
                     self.note(node, watches.MODIFY, place_of(place))
         return self._describe(caller, number, node, flags, place)
@@ -152,7 +152,7 @@ class Opening(FileSystem):
         parent = self._names.may_create(caller, place)
         with self._store.transaction(self.request(caller, number)) as change:
             made = self._names.make(change, caller, place, parent, stat.S_IFREG | (mode & 0o7777))
-            change.result = made.ino
+            change.result, change.redo = made.ino, (MADE, 0, 0)
         if self._watches.active:
             self._watches.note(parent.ino, watches.CREATE, place.name)
         return made
@@ -167,7 +167,7 @@ class Opening(FileSystem):
         with self._store.transaction(self.request(caller, number)) as change:
             mode, group = new_mode(caller, parent, stat.S_IFREG | (mode & 0o7777))
             made = change.make(mode, caller.uid, group)
-            change.result = made.ino
+            change.result, change.redo = made.ino, (MADE, 0, 0)
         return made
 
     def _describe(self, caller: Caller, number: int, node: Node, flags: int, place: Place | None = None) -> Descriptor:
