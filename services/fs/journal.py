@@ -25,7 +25,7 @@ RECORD_WORDS: Final = 8
 SIZE: Final = RECORDS * RECORD_WORDS * 8
 LANES_PER_CLIENT: Final = 256
 
-# Kinds of redo: set a description's position; close a descriptor; none, but the result is the inode that an `open` made.
+# Kinds of redo: set a description's position; close a descriptor; none, but the result is an inode that `open` made.
 NOTHING, MOVE, CLOSE, MADE = 0, 1, 2, 3
 
 _CLIENT, _REQUEST, _TRANSACTION, _RESULT, _REDO, _STATE = 0, 1, 2, 3, 4, 7
