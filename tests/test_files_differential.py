@@ -7,11 +7,15 @@ differences that are permitted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from tests.differential.sides import Side, both_sides, campaign
-from tests.differential.steps import LOWER_UID
+from tests.differential.sides import Side, both, both_sides, campaign
+from tests.differential.steps import LOWER_UID, OPERATIONS, Step
 from tests.forked import as_root
 from tests.systems import Keeps
 
@@ -20,6 +24,7 @@ OPEN_TO_ALL = """
 [system]
 attach = "anyone"
 """
+EXAMPLES = settings(max_examples=80, stateful_step_count=50, derandomize=True, deadline=None, database=None)
 ALONE, CROWD = (0,), (0, LOWER_UID, 0, LOWER_UID)
 Sides = tuple[Side, Side]
 
@@ -44,6 +49,36 @@ def test_root_alone(sides: Sides) -> None:
 @pytest.mark.parametrize("sides", [CROWD], indirect=True, ids=["two-users"])
 def test_four_clients_of_two_users(sides: Sides) -> None:
     assert campaign(*sides, (f"crowd {number}" for number in range(80)), clients=4, longest=60) > 3000
+
+
+@pytest.mark.parametrize("sides", [CROWD], indirect=True, ids=["two-users"])
+def test_whatever_hypothesis_does_with_four_clients(sides: Sides) -> None:
+    host, hmk = sides
+
+    class Clients(RuleBasedStateMachine):
+        """It chooses client, operation and arguments, and makes a failing sequence short."""
+
+        @initialize()
+        def begin(self) -> None:
+            host.fresh()
+            hmk.fresh()
+
+        @rule(
+            client=st.integers(0, len(CROWD) - 1),
+            name=st.sampled_from(sorted(OPERATIONS.keys() - {"fallocate"})),  # what it reserves may count as data
+            random=st.randoms(use_true_random=False),
+        )
+        def step(self, client: int, name: str, random: Random) -> None:
+            self.compare(Step(client, name, tuple(draw(random) for draw in OPERATIONS[name])))
+
+        def compare(self, step: Step) -> None:
+            expected, got, right = both(host, hmk, step)
+            assert right, (step, expected, got)
+
+        def teardown(self) -> None:
+            self.compare(Step(0, "tree", ()))
+
+    run_state_machine_as_test(Clients, settings=EXAMPLES)
 
 
 @pytest.mark.slow

@@ -138,6 +138,14 @@ def both_sides(name: str, uids: Sequence[int]) -> tuple[Side, Side]:
     return host, Side("hmk", [(uid, client) for uid in uids], lambda: None)
 
 
+def both(host: Side, hmk: Side, step: Step) -> tuple[Any, Any, bool]:
+    """Carry out a step on both sides: what each answers, and whether that may be."""
+    host.begin(step.client, step.name, step.arguments)
+    hmk.begin(step.client, step.name, step.arguments)
+    expected, got = host.end(step.client), hmk.end(step.client)
+    return expected, got, equal(expected, got) or permitted(step, expected, got)
+
+
 def difference(host: Side, hmk: Side, steps: Sequence[Step]) -> tuple[int, str]:
     """Carry out steps on both sides: number and report of the first that is answered differently; or the end, "".
 
@@ -147,11 +155,9 @@ def difference(host: Side, hmk: Side, steps: Sequence[Step]) -> tuple[int, str]:
     hmk.fresh()
     done: list[str] = []
     for number, step in enumerate([*steps, Step(0, "tree", ())]):
-        host.begin(step.client, step.name, step.arguments)
-        hmk.begin(step.client, step.name, step.arguments)
-        expected, got = host.end(step.client), hmk.end(step.client)
+        expected, got, right = both(host, hmk, step)
         done.append(f"  {step.client}: {step.name}{_shortened(step.arguments)}  -> {_shortened(expected)}")
-        if not equal(expected, got) and not permitted(step, expected, got):
+        if not right:
             return number, _report(done, expected, got)
     return len(steps) + 1, ""
 

@@ -5,6 +5,7 @@ for is what would wait (a lock that is held, a pipe without another end): the ot
 
 Everything comes from a seeded `random.Random`. A library that searches for failing examples repeats itself with small
 changes; here sequences are to be as unlike each other as they can be, and `sides.shortest` makes a failing one short.
+(One test lets hypothesis choose all the same, step by step, with the same arguments to choose from.)
 """
 
 from __future__ import annotations
