@@ -41,6 +41,7 @@ VICTIMS = ("fs", "procmgr", "hostfs", "devmgr")  # those that the composition ha
 BAR = 32
 PEER_SECONDS = 0.5
 RESTART_SECONDS = 5.0
+POLL_SECONDS = 0.005  # who asks more often keeps the core from restarting it
 ANSWER_SECONDS = 10.0
 
 
@@ -183,7 +184,7 @@ def _kill(system: shim.System, victim: str) -> None:
             took = duration(time.monotonic() - began)
             print(f": restarted as {now['pid']}, user id {now['uid']}, after {took}", flush=True)
             return
-        time.sleep(0.001)
+        time.sleep(POLL_SECONDS)
     print(": it did not come back", flush=True)
 
 

@@ -35,7 +35,7 @@ LARGEST: Final = 16 << 20
 MOST_BYTES: Final = 256 << 20  # the device holds 512 MiB
 LEFT_OUT: Final = frozenset(("site-packages", "dist-packages", "__pycache__"))  # added by others, or made of the rest
 REPORT_SECONDS: Final = 0.05
-ASK_EVERY: Final = 8
+ASK_EVERY: Final = 64
 
 
 class Found(NamedTuple):
@@ -116,14 +116,12 @@ def copy(system: shim.System, directory: Path) -> bool:
     say(files=len(wanted), bytes=sum(found.size for found in wanted), source=source.shown, user=os.getuid())
     meter, digests, made = Meter(system), {}, set[str]()
     for name, _ in wanted:
-        with source.side.open(source.below(name).path, "rb") as file:
-            data = file.read()
-        parent, _, _ = f"{TARGET}/{name}".rpartition("/")
+        data, target = source.side.read_bytes(f"{source.path}/{name}"), f"{TARGET}/{name}"
+        parent = os.path.dirname(target)
         if parent not in made:
             files.makedirs(parent, exist_ok=True)
             made.add(parent)
-        with files.open(f"{TARGET}/{name}", "xb", buffering=0) as target:
-            target.write(data)
+        files.write_bytes(target, data)
         digests[name] = hashlib.sha256(data).hexdigest()
         meter.count(len(data))
     meter.say(digests=digests)
@@ -138,8 +136,7 @@ def check(system: shim.System) -> bool:
     say(files=len(present), bytes=sum(found.size for found in present), source=TARGET, user=os.getuid())
     meter, wrong = Meter(system), []
     for name, _ in present:
-        with system.files.open(f"{TARGET}/{name}", "rb", buffering=0) as file:
-            data = file.read()
+        data = system.files.read_bytes(f"{TARGET}/{name}")
         if name in digests and hashlib.sha256(data).hexdigest() != digests[name]:
             wrong.append(name)
         meter.count(len(data))

@@ -39,6 +39,7 @@ GREET_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.001
 LONGEST_PAUSE_SECONDS = 0.02
 SMALLEST_BUFFER = 64 << 10
+SMALL_BUFFERS = 1 << 20
 SLOTS_PER_REQUEST = 256
 NORMAL = 1
 
@@ -298,7 +299,10 @@ class Attachment:
         return {name: _error(result) for name, result in results.items() if "error" in result}
 
     def buffer(self, session: Session, link: Link, size: int) -> None:
-        """Share a buffer of at least `size` bytes with the service for this slot."""
+        """Share a buffer of at least `size` bytes with the service for this slot.
+
+        One that was outgrown is likely to be again, and each time takes milliseconds: a small one grows fourfold.
+        """
         if size > MAX_BULK_BYTES:
             raise TooBig(f"{size} bytes exceed the largest buffer, {MAX_BULK_BYTES}")
         request = {
@@ -306,7 +310,7 @@ class Attachment:
             "service": session.service,
             "generation": session.generation,
             "slot": link.index,
-            "size": max(SMALLEST_BUFFER, 1 << (size - 1).bit_length()),
+            "size": max(SMALLEST_BUFFER, min(4 * link.bulk_size, SMALL_BUFFERS), 1 << (size - 1).bit_length()),
         }
         reply, fds = self.ask(request)
         try:

@@ -157,7 +157,7 @@ class Restart:
     """Restart policy: a service that dies more often stays down (0: never restarted); the delay doubles."""
 
     max_per_minute: int = 60
-    backoff_ms: int = 10
+    backoff_ms: int = 1
     backoff_max_ms: int = 2000
 
 

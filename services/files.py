@@ -15,6 +15,7 @@ ATTRIBUTE_BYTES: Final = _ATTRIBUTES.size
 NAME_MAX: Final = 255
 PATH_MAX: Final = 4096  # with the NUL that C programs end it with
 SYMLINKS_MAX: Final = 40
+LARGEST_WHOLE: Final = 128 << 10  # bytes of a file that is read or made in one call
 ROOT: Final = -1  # as the directory that a relative path starts from: the root of the namespace
 AT_POSITION: Final = -1  # as an offset: the open file description's own
 NOW: Final = -(2**63)  # as a time: the present
@@ -134,7 +135,7 @@ class FileAhead(NamedTuple):
         return _AHEAD.pack(len(self.name), whole, len(contents), *self.attributes) + self.name, contents
 
 
-def unpack_ahead(raw: bytes, at: int) -> list[FileAhead]:
+def unpack_ahead(raw: bytes | bytearray | memoryview, at: int) -> list[FileAhead]:
     """Packed files of one directory, one after the other in the order of their names, from an offset on to the end.
 
     Raises:
@@ -148,12 +149,12 @@ def unpack_ahead(raw: bytes, at: int) -> list[FileAhead]:
         named, whole, length, *fields = _AHEAD.unpack_from(raw, at)
         start = at + _AHEAD.size
         at = start + named + length
-        name, attributes = raw[start : start + named], Attributes._make(fields)
+        name, attributes = bytes(raw[start : start + named]), Attributes._make(fields)
         if at > len(raw) or whole > 1 or (length and not whole):
             raise ValueError("contents without an end")
         regular = attributes.mode >> 12 == stat.S_IFREG >> 12
         if not regular or name <= before or name in (b".", b"..") or b"/" in name or 0 in name:
             raise ValueError(f"{name!r} is no regular file, or out of its order")
-        files.append(FileAhead(name, attributes, raw[start + named : at] if whole else None))
+        files.append(FileAhead(name, attributes, bytes(raw[start + named : at]) if whole else None))
         before = name
     return files

@@ -34,6 +34,14 @@ class Files:
         self.close(number)
         return data
 
+    def fetch(self, path: bytes) -> bytes | int:
+        """Contents, or a descriptor."""
+        found = self.client.fetch(next(self.numbers), ROOT, path)
+        return bytes(found.data) if found.whole else found.descriptor
+
+    def store(self, path: bytes, data: bytes) -> bool:
+        return self.client.store(next(self.numbers), ROOT, 0o644, len(path), path + data)
+
     def read(self, number: int, offset: int = AT_POSITION, size: int = 1 << 20) -> bytes:
         return self.client.read(next(self.numbers), number, offset, size)
 

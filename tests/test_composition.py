@@ -45,7 +45,7 @@ def test_a_service_with_no_keys_has_the_documented_defaults(tmp_path: Path) -> N
     assert (service.module, service.interface, service.process) == ("services.a", "a", "a")
     assert service.isolation is Isolation.IC2 and service.clients is True
     assert service.pool == Pool(initial=4, low=2, high=16, reserve=2, limit=4096, stack_kib=4096)
-    assert service.restart == Restart(max_per_minute=60, backoff_ms=10, backoff_max_ms=2000)
+    assert service.restart == Restart(max_per_minute=60, backoff_ms=1, backoff_max_ms=2000)
     assert (service.memory_mib, service.handler_limit_ms) == (256, 10_000)
     assert composition.attach == AttachPolicy(AttachKind.OWNER)
     assert (composition.name, composition.description, composition.prebind) == ("mine", "", ())

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from corekernel.errors import ServiceError
-from services.files import Attributes, FileAhead
+from services.files import LARGEST_WHOLE, Attributes, FileAhead
 from services.fs import ahead, fresh
 from services.fs.ahead import DIRECTORIES, FILES, Ahead
-from services.fs.fresh import LARGEST, LASTING_NS
+from services.fs.fresh import LASTING_NS
 from services.fs.host import HostVolume
-from services.fs.walk import Walked
+from services.fs.volume import Walked
 from services.hostfs.service import Service
 from services.stubs.hostfs import AheadResult, WalkResult
 from tests.forked import as_root
@@ -48,12 +48,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def asked(kept: Ahead, clock: Clock, opens: list[int], there: int = 10_000, pause: int = 1000) -> list[int]:
+def asked(
+    kept: Ahead, clock: Clock, opens: list[int], there: int = 10_000, pause: int = 1000, where: bytes = b"d"
+) -> list[int]:
     """How many files were asked for with each open that was not answered from what was kept."""
     counts = []
     for number in opens:
         clock.now += pause
-        path = b"d/%05d" % number
+        path = where + b"/%05d" % number
         found, count = kept.take(path)
         if found is None:
             counts.append(count)
@@ -63,7 +65,7 @@ def asked(kept: Ahead, clock: Clock, opens: list[int], there: int = 10_000, paus
 
 
 def test_a_sequence_asks_for_twice_as_many_each_time_up_to_a_bound(clock: Clock) -> None:
-    assert asked(Ahead(), clock, list(range(150))) == [0, 2, 4, 8, 16, 32, 32, 32, 32]
+    assert asked(Ahead(), clock, list(range(150))) == [0, 2, 8, 16, 32, 32, 32, 32]
     assert FILES == 32
 
 
@@ -82,13 +84,29 @@ def test_opens_that_are_far_apart_in_time_ask_for_nothing(clock: Clock) -> None:
 
 def test_a_slow_reader_asks_for_as_many_as_it_comes_to_in_time(clock: Clock) -> None:
     counts = asked(Ahead(), clock, list(range(1000)), pause=LASTING_NS // 10)
-    assert counts[:4] == [0, 2, 4, 8] and set(counts[4:]) <= {16, 18, 20}
+    assert counts[:3] == [0, 2, 8] and set(counts[3:]) <= {16, 18, 20}
 
 
 def test_what_was_of_no_use_takes_a_longer_run_to_be_asked_for_again(clock: Clock) -> None:
     kept = Ahead()
     assert asked(kept, clock, list(range(0, 900, 10))) == [0, 2, 0, 0, 0, 2, *[0] * 15, 2, *[0] * 63, 2, *[0] * 4]
     assert asked(kept, clock, list(range(1000, 1100)))[-3:] == [8, 16, 32]
+
+
+def test_whoever_copies_a_tree_has_the_first_files_of_each_directory_come_along(clock: Clock) -> None:
+    kept = Ahead()
+    assert asked(kept, clock, list(range(5)), 5) == [0, 2, 8]
+    for directory in (b"1", b"2", b"3"):
+        assert asked(kept, clock, list(range(5)), 5, where=directory) == [8]
+    assert asked(kept, clock, list(range(30)), 30, where=b"4") == [8, 16, 32]
+
+
+def test_one_file_of_each_directory_has_others_come_along_in_vain_a_few_times(clock: Clock) -> None:
+    kept = Ahead()
+    asked(kept, clock, list(range(4)), 4)
+    counts = [asked(kept, clock, [3], where=b"%d" % directory)[0] for directory in range(20)]
+    assert counts == [8] * 4 + [0] * 16
+    assert asked(kept, clock, list(range(4, 10)), 10, where=b"10") == [2, 8]
 
 
 def test_directories_have_runs_of_their_own_and_few_of_them_are_watched(clock: Clock) -> None:
@@ -190,7 +208,7 @@ class Shown:
         volume._client = self.client  # type: ignore[assignment]
         return volume
 
-    def walk(self, name: str | bytes, size: int = LARGEST, volume: HostVolume | None = None) -> Walked:
+    def walk(self, name: str | bytes, size: int = LARGEST_WHOLE, volume: HostVolume | None = None) -> Walked:
         path = os.fsencode(self.folder)[1:] + b"/" + os.fsencode(name)
         return (volume or self.volume).walk(path, NotImplemented, size)
 
@@ -219,8 +237,8 @@ def mixed(folder: Path) -> None:
     os.mkfifo(folder / "26-pipe")
     (folder / "30-secret").write_bytes(b"secret")
     (folder / "30-secret").chmod(0)
-    (folder / "31-large").write_bytes(os.urandom(LARGEST + 1))
-    (folder / "32-whole").write_bytes(os.urandom(LARGEST))
+    (folder / "31-large").write_bytes(os.urandom(LARGEST_WHOLE + 1))
+    (folder / "32-whole").write_bytes(os.urandom(LARGEST_WHOLE))
 
 
 def untouched(walked: Walked) -> Walked:
@@ -281,7 +299,7 @@ def test_what_stat_has_shown_is_never_followed_by_what_was_there_before(shown: S
     (shown.folder / "7").write_bytes(b"7")
     shown.read("6")
     (shown.folder / "7").unlink()
-    for size in (0, LARGEST):
+    for size in (0, LARGEST_WHOLE):
         with pytest.raises(ServiceError):
             shown.walk("7", size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import csv
 import errno
 import fcntl
@@ -25,6 +26,7 @@ import pytest
 
 import shim
 from corekernel.port import Reply
+from services.files import LARGEST_WHOLE
 from services.stubs.devmgr import DevmgrClient
 from services.stubs.fs import FsClient, FsOperation
 from shim.files import Files, RawFile
@@ -217,10 +219,39 @@ def test_no_call_is_made_that_need_not_be(box: Box) -> None:
     assert of(read_json) == ["open", "read", "close"]
     assert of(read_lines) == ["open", *["read"] * 3, "close"]  # it asks for the end, and again for the next line
     assert of(tell_and_seek) == ["open", "read", "close"]
-    assert of(lambda: files.path("/calls").read_bytes()) == ["open", "read", "close"]
+    assert of(lambda: files.path("/calls").read_bytes()) == ["fetch"]
+    assert of(lambda: files.path("/calls").write_bytes(b"small")) == ["store"]
+    assert of(lambda: files.path("/calls").write_text("small")) == ["open", "write", "close"]
     assert of(lambda: files.stat("/calls")) == ["stat"]
     assert of(lambda: files.listdir("/")) == ["open", "entries", "close"]
     files.unlink("/calls")
+
+
+@pytest.mark.parametrize("size", [0, 1, 4097, LARGEST_WHOLE, LARGEST_WHOLE + 1, 3 * LARGEST_WHOLE])
+def test_a_file_is_made_and_read_as_a_whole_whatever_its_size(box: Box, size: int) -> None:
+    files, calls = counted(box)
+    for data in (os.urandom(size), os.urandom(max(size - 1, 0))):
+        assert files.write_bytes("/whole", data) == len(data)
+        assert files.stat("/whole").st_size == len(data) and files.read_bytes("/whole") == data
+        assert ("fetch" in calls) and ("store" in calls) == (len(data) <= LARGEST_WHOLE)
+    assert files.write_bytes("/whole", array.array("I", range(size // 4))) == size // 4 * 4
+    assert files.read_bytes("/whole") == array.array("I", range(size // 4)).tobytes()
+    assert files.open_descriptor("/whole", os.O_RDONLY) == 0, "nothing was left open"
+    files.close(0)
+    files.unlink("/whole")
+
+
+def test_what_is_no_file_is_read_and_made_whole_like_any_other(box: Box) -> None:
+    files = box.attach().files
+    with pytest.raises(IsADirectoryError, match="'/tmp'"):
+        files.read_bytes("/tmp")
+    with pytest.raises(IsADirectoryError, match="'/tmp'"):
+        files.write_bytes("/tmp", b"x")
+    assert (files.read_bytes("/dev/null"), files.write_bytes("/dev/null", b"xyz")) == (b"", 3)
+    assert refusal(files.write_bytes, "/dev/full", b"x").errno == errno.ENOSPC
+    assert refusal(files.write_bytes, "/proc/uptime", b"x").errno == errno.EROFS
+    assert float(files.read_bytes("/proc/uptime").split()[0]) > 0
+    assert refusal(files.read_bytes, "/nowhere").errno == errno.ENOENT
 
 
 def test_large_contents_travel_in_large_pieces(box: Box) -> None:

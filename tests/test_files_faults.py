@@ -210,7 +210,15 @@ def test_a_number_that_is_used_for_everything_does_no_harm(files: Files) -> None
 
 # ---- a full device
 
+
+def _stored(files: Files, path: bytes) -> None:
+    if not files.store(path, b"s" * 9000):
+        raise ServiceError(errno.ENOSPC)
+
+
 OPERATIONS: dict[str, Callable[[Files], object]] = {
+    "store": lambda f: _stored(f, b"/d/new"),
+    "store over": lambda f: _stored(f, b"/d/b"),
     "create": lambda f: f.open(b"/d/new", os.O_CREAT | os.O_EXCL),
     "write": lambda f: f.write(f.open(b"/d/a", os.O_WRONLY), b"y" * 9000, 3000),
     "append": lambda f: f.write(f.open(b"/d/a", os.O_WRONLY | os.O_APPEND), b"y" * 70000),

@@ -98,6 +98,14 @@ def _closed(files: Files, number: int, result: Any) -> bool:
     return caught.value.errno == errno.EBADF
 
 
+def _closes_all(files: Files, number: int) -> bool:
+    """Whether a descriptor is the only one."""
+    files.close(number)
+    other = files.open(b"/d/a")
+    files.close(other)
+    return other == number
+
+
 def _without_e(files: Files) -> int:
     if files.exists(b"/e"):
         files.unlink(b"/e", directory=True)
@@ -166,6 +174,20 @@ CASES = {
     "exclusive creation": Case(
         lambda f, n: f.open(b"/d/a", os.O_CREAT | os.O_EXCL | os.O_RDWR),
         lambda f, n, made: f.write(made, b"z") == 1 and f.get(b"/d/a") == b"z",
+    ),
+    "store of a new file": Case(
+        lambda f, n: f.store(b"/d/a", b"n" * 9000),
+        lambda f, n, stored: stored and f.get(b"/d/a") == b"n" * 9000 and f.stat(b"/d/a").blocks == 24,
+    ),
+    "store over a file": Case(
+        lambda f, n: f.store(b"/d/a", b"n" * 5000),
+        lambda f, n, stored: stored and f.get(b"/d/a") == b"n" * 5000 and f.stat(b"/d/a").blocks == 16,
+        _put((b"/d/a", b"o" * 20000)),
+    ),
+    "fetch of a large file": Case(
+        lambda f, n: f.fetch(b"/d/a"),
+        lambda f, n, number: f.read(number) == b"l" * 200_000 and _closes_all(f, number),
+        _put((b"/d/a", b"l" * 200_000)),
     ),
     "make directory": Case(lambda f, n: f.mkdir(b"/e"), lambda f, n, r: f.stat(b"/e").nlink == 2, _without_e),
     "mount": Case(

@@ -91,11 +91,18 @@ def _change(side: Any, base: str) -> None:
     side.utime(f"{base}/f", (1, 2))
 
 
+def _whole(side: Any, base: str) -> None:
+    path = Path(f"{base}/new") if side is os else side.path(f"{base}/new")
+    path.write_bytes(b"contents")
+    assert path.read_bytes() == b"contents"
+    path.unlink()
+
+
 def _last_name(side: Any, base: str) -> None:
     side.unlink(f"{base}/f")
 
 
-OPERATIONS = (_read_and_write, _make_and_strike, _rename, _change, _last_name)
+OPERATIONS = (_read_and_write, _make_and_strike, _rename, _change, _whole, _last_name)
 
 
 def _noted_on_host(act: Act) -> list[Noted]:

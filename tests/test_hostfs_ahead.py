@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corekernel.errors import ServiceError
-from services.files import Attributes, FileAhead, unpack_ahead
-from services.fs.fresh import LARGEST
+from services.files import LARGEST_WHOLE, Attributes, FileAhead, unpack_ahead
 from services.hostfs import listing
 from services.hostfs.service import Service
 from tests.test_hostfs_parts import PLAIN, service_of
@@ -69,7 +68,7 @@ def test_no_file_has_a_name_that_leads_elsewhere_or_comes_twice(name: bytes) -> 
 # ---- what is sent
 
 
-def following(service: Service, path: Path, count: int, size: int = LARGEST) -> list[FileAhead]:
+def following(service: Service, path: Path, count: int, size: int = LARGEST_WHOLE) -> list[FileAhead]:
     answer = service.ahead(NotImplemented, size, count, memoryview(os.fsencode(path)[1:]))
     assert len(answer.found) <= 508 << 10
     return unpack_ahead(bytes(answer.found), answer.own)

@@ -36,7 +36,7 @@ LOST: Final = "records lost"
 COMPOSITION: Final = f"""
 inherit = "default"
 [service.{SERVICE}]
-restart = {{ max_per_minute = 6000, backoff_ms = 10, backoff_max_ms = 10 }}
+restart = {{ max_per_minute = 6000, backoff_ms = 1, backoff_max_ms = 1 }}
 """
 PER_FILE: Final = 100
 _RECORD = struct.Struct("<8Q")

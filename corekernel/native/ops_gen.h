@@ -79,6 +79,8 @@
 #define HMK_OP_FS_WATCH 37
 #define HMK_OP_FS_UNWATCH 38
 #define HMK_OP_FS_CHANGES 39
+#define HMK_OP_FS_FETCH 40
+#define HMK_OP_FS_STORE 41
 
 #define HMK_OP_HOSTFS_WALK 1
 #define HMK_OP_HOSTFS_READ 2

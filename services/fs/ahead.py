@@ -3,7 +3,8 @@
 A program that opens the files of a directory one after the other, in the order of their names, is noticed; then the
 volume is asked for the next files, too, and their opens are answered from here. As for a disk, it begins with few, asks
 for twice as many as were used of the last ones, and stops when none was. After that it takes a longer run of names in
-order to begin again, so that opens in no order cause next to nothing.
+order to begin again, so that opens in no order cause next to nothing. While it is of use, the first open in another
+directory is enough: whoever copies a tree goes on like that.
 
 An answer is shown once, until a tenth of a second after the volume was asked, and not once the volume is known to say
 something newer about the file. It holds what the volume says to everybody: whether a caller may open the file is
@@ -20,11 +21,13 @@ from typing import Final, NamedTuple
 
 from services.files import Attributes, FileAhead
 from services.fs.fresh import LASTING_NS, Contents
-from services.fs.walk import Walked
+from services.fs.volume import Walked
 
 MOST: Final = 4 << 20  # bytes of all answers of one volume; then the oldest go
 FILES: Final = 32  # asked for at once, at most
 DIRECTORIES: Final = 64  # watched for opens in order, at most
+_AT_FIRST: Final = 8  # asked for in a directory where nothing is known yet, while read-ahead is of use;
+_TRIALS: Final = 4  # so often before it must be again
 _ANSWER_BYTES: Final = 1024  # about what an answer takes beside contents and path
 _LONGEST_RUN: Final = 64
 
@@ -46,8 +49,8 @@ class Run:
         self.used += 1
         self.needed = 1
 
-    def missed(self, name: bytes, now: int) -> int:
-        """A file is opened that had not; how many are to be read ahead with it."""
+    def missed(self, name: bytes, now: int, useful: bool) -> int:
+        """A file is opened that had not; how many are to be read ahead with it. `useful`: others have been of late."""
         in_order = name > self.last and now < self.until
         self.last, self.until = name, now + LASTING_NS
         count = min(2 * max(self.used, 1), FILES)
@@ -55,6 +58,8 @@ class Run:
             self.needed, self.length = min(4 * self.needed, _LONGEST_RUN), 0
         self.length = self.length + 1 if in_order else 0
         self.came = self.used = 0
+        if useful and self.needed == 1:
+            return max(count, _AT_FIRST)
         return count if self.length >= self.needed else 0
 
 
@@ -71,6 +76,7 @@ class Ahead:
         self._lock = threading.Lock()
         self._most = most
         self._held = 0
+        self._trials = 0  # left
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()  # the oldest first
         self._runs: OrderedDict[bytes, Run] = OrderedDict()  # by directory, the latest last
 
@@ -84,10 +90,13 @@ class Ahead:
         with self._lock:
             run = self._run(directory)
             kept = self._drop(path)
-            if kept is None or now >= kept.until:
-                return None, run.missed(name, now)
-            run.took(name, now)
-            return kept.walked, 0
+            if kept is not None and now < kept.until:
+                run.took(name, now)
+                self._trials = _TRIALS
+                return kept.walked, 0
+            count = run.missed(name, now, self._trials > 0)
+            self._trials -= count > 0 and self._trials > 0
+            return None, count
 
     def _run(self, directory: bytes) -> Run:
         run = self._runs.setdefault(directory, Run())

@@ -15,7 +15,7 @@ from services.fs.journal import Request
 from services.fs.names import local
 from services.fs.permission import READ, WRITE, kept_bits, owns, require, require_owner
 from services.fs.store import Inode
-from services.fs.walk import Answers, Remote
+from services.fs.volume import Answers, Remote
 from services.stubs.fs import StatfsResult
 
 KEEP_ID = 2**32 - 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import errno
 import os
+import time
 from typing import Final
 
 from corekernel.errors import ServiceError
@@ -18,6 +19,7 @@ from services.fs.store import Extent, Inode, Store, Transaction
 
 LARGEST_FILE: Final = 2**63 - 1
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
+_DAY = 86_400 * 10**9
 
 
 def _blocks(offset: int, end: int) -> tuple[int, int]:
@@ -88,6 +90,14 @@ class Contents:
         if whence == os.SEEK_DATA:
             raise ServiceError(errno.ENXIO)
         return min(offset, inode.size)
+
+    def accessed(self, inode: Inode) -> None:
+        """Note an access as Linux does by default: if the last one noted is older than a change, or than a day."""
+        now = time.time_ns()
+        if inode.atime <= max(inode.mtime, inode.ctime) or now - inode.atime > _DAY:
+            with self._store.transaction() as change:
+                change.touch(inode)
+                inode.atime = now
 
     # ---- writing
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
@@ -16,7 +15,8 @@ from services.fs.journal import MOVE, Request
 from services.fs.names import local
 from services.fs.permission import WRITE, kept_bits, require
 from services.fs.store import Inode
-from services.fs.walk import Answers, Node, Remote
+from services.fs.volume import Answers, Remote
+from services.fs.walk import Node
 from services.stubs.fs import EntriesResult
 
 LARGEST_CALL = 16 << 20
@@ -24,7 +24,6 @@ KEEP_SIZE, PUNCH_HOLE = 1, 2  # FALLOC_FL_
 KNOWN_MODES = {0, 1, 3, 8, 0x10, 0x11, 0x20, 0x40, 0x41, 0x80}  # those that Linux takes for modes
 LARGEST_POSITION = 2**63 - 1
 _ENTRY_BYTES = 24  # about what an entry takes
-_DAY = 86_400 * 10**9
 
 
 class Data(FileSystem):
@@ -63,7 +62,7 @@ class Data(FileSystem):
             if data:
                 request.done(at, (MOVE, description.index, at + len(data)))
         if not description.flags & os.O_NOATIME:
-            self._accessed(inode)
+            self._contents.accessed(inode)
         if data and self._watches.active:
             self.noted(description, watches.ACCESS)
         return data
@@ -72,14 +71,6 @@ class Data(FileSystem):
         """Refuse a range that ends where no position can be."""
         if size + (description.position if offset == AT_POSITION else offset) > LARGEST_POSITION:
             raise ServiceError(errno.EINVAL)
-
-    def _accessed(self, inode: Inode) -> None:
-        """Note an access as Linux does by default: if the last one noted is older than a change, or than a day."""
-        now = time.time_ns()
-        if inode.atime <= max(inode.mtime, inode.ctime) or now - inode.atime > _DAY:
-            with self._store.transaction() as change:
-                change.touch(inode)
-                inode.atime = now
 
     def _read_fresh(
         self, caller: Caller, number: int, description: Description, offset: int, size: int
@@ -270,7 +261,7 @@ class Data(FileSystem):
             if found and before is None:
                 asked.done(at, (MOVE, description.index, last))
             if not description.flags & os.O_NOATIME:
-                self._accessed(node)
+                self._contents.accessed(node)
             return node, at, packed, found < count
 
         node, at, packed, finished = self.run(caller, operation)

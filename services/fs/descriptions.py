@@ -18,6 +18,8 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import not_
 from typing import Final
 
 from corekernel.errors import ServiceError
@@ -117,21 +119,20 @@ class Descriptions:
 
     def _recover(self) -> None:
         """Index what the objects hold."""
+        # Nearly all records are free, and somebody waits: what goes through all of them is the interpreter's own loops.
         kinds = self._descriptions[::_DESCRIPTION_WORDS].tolist()
-        known = {index: self._read(index) for index, kind in enumerate(kinds) if kind}
         clients = self._descriptors[::_DESCRIPTOR_WORDS].tolist()
-        for index, client in enumerate(clients):
-            if client:
-                at = index * _DESCRIPTOR_WORDS
-                word, description = self._descriptors[at + _NUMBER], known[self._descriptors[at + _DESCRIPTION]]
-                request = self._descriptors[at + _REQUEST]
-                number, close_on_exec = word & (_CLOSE_ON_EXEC - 1), bool(word & _CLOSE_ON_EXEC)
-                self._index(Descriptor(index, client - 1, number, description, close_on_exec, request))
+        known = {index: self._read(index) for index in _used(kinds)}
+        for index in _used(clients):
+            at = index * _DESCRIPTOR_WORDS
+            client, word, of, request = self._descriptors[at : at + _DESCRIPTOR_WORDS].tolist()
+            number, close_on_exec = word & (_CLOSE_ON_EXEC - 1), bool(word & _CLOSE_ON_EXEC)
+            self._index(Descriptor(index, client - 1, number, known[of], close_on_exec, request))
         for index, description in known.items():
             if not description.references:
-                self._descriptions[index * _DESCRIPTION_WORDS + _KIND] = 0
-        self._free_descriptors = [index for index, client in enumerate(clients) if not client][::-1]
-        self._free_descriptions = [index for index in range(DESCRIPTIONS) if index not in self._open][::-1]
+                self._descriptions[index * _DESCRIPTION_WORDS + _KIND] = kinds[index] = 0
+        self._free_descriptors = _free(clients)
+        self._free_descriptions = _free(kinds)
 
     def _read(self, index: int) -> Description:
         at = index * _DESCRIPTION_WORDS
@@ -299,3 +300,13 @@ class Descriptions:
         if client:
             number = self._descriptors[index * _DESCRIPTOR_WORDS + _NUMBER] & (_CLOSE_ON_EXEC - 1)
             self.close(self.get(client - 1, number))
+
+
+def _used(column: list[int]) -> Iterator[int]:
+    """The records that are not free, ascending."""
+    return compress(range(len(column)), column)
+
+
+def _free(column: list[int]) -> list[int]:
+    """Those that are, descending, so that the first one is taken first."""
+    return list(compress(range(len(column)), map(not_, column)))[::-1]

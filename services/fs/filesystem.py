@@ -43,7 +43,8 @@ from services.fs.mounts import Kinds, Mounts
 from services.fs.names import Names
 from services.fs.proc import ProcVolume, pools
 from services.fs.store import ROOT_INODE, Inode, Store
-from services.fs.walk import VOLUME_ROOT, Answers, NeedVolume, Node, Place, Remote, Volume, Walker, place_of, root_of
+from services.fs.volume import VOLUME_ROOT, Answers, NeedVolume, Remote, Volume, root_of
+from services.fs.walk import Node, Place, Walker, place_of
 from services.fs.watches import WATCHES_SIZE, Watches
 from services.memory import keep_freed
 from services.stubs.core import CoreClient

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-LARGEST: Final = 128 << 10  # bytes of one file
 MOST: Final = 16 << 20  # bytes of all of them; then the oldest go
 LASTING_NS: Final = 100_000_000
 

@@ -11,7 +11,7 @@ from corekernel.port import Caller, Port
 from services.files import Attributes, FileAhead, unpack_ahead
 from services.fs.ahead import Ahead
 from services.fs.fresh import Contents, lasting
-from services.fs.walk import Remote, Walked
+from services.fs.volume import Remote, Walked
 from services.stubs.hostfs import HostfsClient
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class HostVolume:
         self._ahead = Ahead()
 
     def walk(self, path: bytes, who: Caller, size: int) -> Walked:
-        """See `walk.Volume`; the answer to an open may be one that came with an earlier one."""
+        """See `volume.Volume`; the answer to an open may be one that came with an earlier one."""
         count = 0
         if size:
             kept, count = self._ahead.take(path)
@@ -55,7 +55,7 @@ class HostVolume:
             consumed, raw, refused, whole, own, found = self._client.ahead(size, count, path)
             if own > len(found):
                 raise ServiceError(errno.EIO)
-            following = unpack_ahead(bytes(found), own) if consumed == len(path) else []
+            following = unpack_ahead(found, own) if consumed == len(path) else []
             found = found[:own]
         else:
             consumed, raw, refused, whole, found = self._client.walk(size, path)
@@ -70,17 +70,17 @@ class HostVolume:
         return Walked(consumed, attributes, bytes(found)), following
 
     def read(self, node: Remote, offset: int, size: int) -> bytes:
-        """See `walk.Volume`."""
+        """See `volume.Volume`."""
         found = node.found
         return bytes(_answered(lambda: self._client.read(found.dev, found.ino, offset, size, node.path)))
 
     def entries(self, node: Remote, after: int, size: int) -> tuple[int, bool, bytes]:
-        """See `walk.Volume`."""
+        """See `volume.Volume`."""
         reply = _answered(lambda: self._client.entries(after, size, node.path))
         return reply.last, reply.finished, bytes(reply.entries)
 
     def statfs(self, path: bytes) -> tuple[int, ...]:
-        """See `walk.Volume`."""
+        """See `volume.Volume`."""
         return tuple(_answered(lambda: self._client.statfs(path)))
 
 

@@ -12,7 +12,7 @@ from corekernel.errors import ServiceError
 from services.fs.database import MOUNT, UNMOUNT
 from services.fs.journal import Request
 from services.fs.store import Inode, Store
-from services.fs.walk import Volume
+from services.fs.volume import Volume
 
 Kinds: TypeAlias = "dict[str, Callable[[int, int], Volume]]"
 

@@ -14,7 +14,8 @@ from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.fs.permission import EXECUTE, READ, WRITE, may, new_mode, owns, require
 from services.fs.store import Inode, Store, Transaction
-from services.fs.walk import Last, Node, Place, Remote
+from services.fs.volume import Remote
+from services.fs.walk import Last, Node, Place
 
 NOREPLACE, EXCHANGE = 1, 2
 

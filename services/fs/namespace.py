@@ -10,7 +10,7 @@ from corekernel.port import Caller
 from services.fs.descriptions import DEVICE, VOLUME
 from services.fs.filesystem import FileSystem
 from services.fs.journal import Request
-from services.fs.walk import Answers, Remote
+from services.fs.volume import Answers, Remote
 
 
 class Namespace(FileSystem):

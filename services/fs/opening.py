@@ -11,17 +11,18 @@ from typing import TypeVar
 
 from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
+from services.files import LARGEST_WHOLE
 from services.fs import watches
 from services.fs.descriptions import DEVICE, LOCAL, VOLUME, Descriptor
 from services.fs.filesystem import FileSystem
-from services.fs.fresh import LARGEST
-from services.fs.journal import CLOSE, MADE
+from services.fs.journal import CLOSE, MADE, Request
 from services.fs.names import local
 from services.fs.permission import EXECUTE, READ, WRITE, kept_bits, new_mode, owns, require
 from services.fs.store import Inode
-from services.fs.walk import Answers, Last, Node, Place, Remote, place_of
+from services.fs.volume import Answers, Remote
+from services.fs.walk import Last, Node, Place, place_of
 from services.stubs.devmgr import DevmgrClient
-from services.stubs.fs import GetFlagsResult, OpenResult
+from services.stubs.fs import FetchResult, GetFlagsResult, OpenResult
 
 T = TypeVar("T")
 FS, DEVMGR = 0, 1
@@ -55,7 +56,7 @@ def checked_flags(flags: int) -> int:
 
 
 class Opening(FileSystem):
-    """open, close, dup, flags, fsync."""
+    """open, fetch, store, close, dup, flags, fsync."""
 
     # ---- opening
 
@@ -66,20 +67,23 @@ class Opening(FileSystem):
             caller,
             lambda answers: self._open_here(caller, request, directory, flags, mode, flat, answers),
             flat,
-            0 if flags & (os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY) else LARGEST,
+            0 if flags & (os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY) else LARGEST_WHOLE,
         )
-        if isinstance(found, Descriptor):
-            description = found.description
-            if description.kind != DEVICE:
-                return OpenResult(found.number, FS, description.type)
+        return self._opened(caller, request, flags, found)
+
+    def _opened(self, caller: Caller, request: int, flags: int, found: Descriptor | Inode) -> OpenResult:
+        """The answer to an `open` that has found this: a descriptor, or the file of a device, still to be opened."""
+        if isinstance(found, Inode):
+            handle = self._open_device(caller, found.rdev, flags)
+            device = found.ino
+            found = self.run(
+                caller,
+                lambda answers: self._open.open(caller.client, request, flags, DEVICE, handle, 0, device=device),
+            )
+        description = found.description
+        if description.kind == DEVICE:
             return OpenResult(found.number, DEVMGR, description.file)
-        node = found
-        handle = self._open_device(caller, node.rdev, flags)
-        made = self.run(
-            caller,
-            lambda answers: self._open.open(caller.client, request, flags, DEVICE, handle, 0, device=node.ino),
-        )
-        return OpenResult(made.number, DEVMGR, handle)
+        return OpenResult(found.number, FS, description.type)
 
     def _open_here(
         self, caller: Caller, number: int, directory: int, flags: int, mode: int, path: bytes, answers: Answers
@@ -130,6 +134,76 @@ class Opening(FileSystem):
                 if self._watches.active:
                     self.note(node, watches.MODIFY, place_of(place))
         return self._describe(caller, number, node, flags, place)
+
+    def fetch(self, caller: Caller, request: int, directory: int, path: memoryview) -> FetchResult:
+        """See the interface."""
+        flat, flags = bytes(path), checked_flags(os.O_RDONLY | os.O_CLOEXEC)
+
+        def operation(answers: Answers) -> bytes | Descriptor | Inode:
+            again = self._open.opened_by(caller.client, request)
+            if again is not None:
+                return again
+            data = self._whole(caller, self.place(caller, directory, flat, True, answers).existing())
+            return self._open_here(caller, request, directory, flags, 0, flat, answers) if data is None else data
+
+        found = self.run(caller, operation, flat, LARGEST_WHOLE)
+        if isinstance(found, bytes):
+            return FetchResult(True, 0, 0, 0, found)
+        return FetchResult(False, *self._opened(caller, request, flags, found), b"")
+
+    def _whole(self, caller: Caller, node: Node) -> bytes | None:
+        """All of a file that may be read, if it is small, regular and nobody is told when it is opened."""
+        if stat.S_IFMT(node.mode) != stat.S_IFREG or self._watches.active:
+            return None
+        require(caller, node, READ)
+        if isinstance(node, Remote):
+            return node.contents.data if node.contents is not None else None
+        if node.size > LARGEST_WHOLE:
+            return None
+        data = self._contents.read(node, 0, node.size)
+        self._contents.accessed(node)
+        return data
+
+    def store(self, caller: Caller, request: int, directory: int, mode: int, length: int, data: memoryview) -> bool:
+        """See the interface."""
+        path = bytes(data[:length])
+
+        def operation(answers: Answers) -> bool:
+            asked = self.request(caller, request)
+            if asked.answer() is not None:
+                return True
+            place = self.place(caller, directory, path, True, answers, True)
+            return not self._watches.active and self._replace(caller, asked, mode, place, data[length:])
+
+        return self.run(caller, operation, path)
+
+    def _replace(self, caller: Caller, asked: Request, mode: int, place: Place, data: memoryview) -> bool:
+        """Make or replace a regular file; whether that could be done at once."""
+        there = place.node
+        if place.last is not Last.NAME or place.slash:
+            return False
+        if there is None:
+            parent = self._names.may_create(caller, place)
+        elif isinstance(there, Inode) and there.is_regular:
+            require(caller, there, WRITE)
+        else:
+            return False
+        try:
+            with self._store.transaction(asked) as change:
+                if there is None:
+                    node = self._names.make(change, caller, place, parent, stat.S_IFREG | (mode & 0o7777))
+                else:
+                    node = there
+                    self._contents.truncate(change, node, 0)
+                if data and self._contents.write(change, node, 0, data) < len(data):
+                    raise ServiceError(errno.ENOSPC)
+                if caller.uid != 0 and (data or there is not None):
+                    node.mode = kept_bits(node.mode)
+        except ServiceError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return False
+        return True
 
     def _may_open(self, caller: Caller, node: Node, kind: int, flags: int) -> None:
         if flags & os.O_DIRECTORY and kind != stat.S_IFDIR:

@@ -14,7 +14,8 @@ from services.fs.filesystem import FileSystem
 from services.fs.journal import Request
 from services.fs.names import EXCHANGE, NOREPLACE, local
 from services.fs.store import Inode
-from services.fs.walk import Answers, Last, Place, Remote
+from services.fs.volume import Answers, Remote
+from services.fs.walk import Last, Place
 
 SYMLINK_FOLLOW, REMOVE_DIRECTORY = 0x400, 0x200
 EMPTY_PATH = 0x1000

@@ -23,7 +23,7 @@ from corekernel.errors import CallError, ServiceError
 from corekernel.port import Caller
 from corekernel.process_table import LIVE, ProcessRecord
 from services.files import Attributes, Entry, pack_entries
-from services.fs.walk import Remote, Walked
+from services.fs.volume import Remote, Walked
 
 if TYPE_CHECKING:
     from services.fs.filesystem import FileSystem
@@ -55,7 +55,7 @@ class ProcVolume:
     # ---- the tree
 
     def walk(self, path: bytes, who: Caller, size: int) -> Walked:
-        """See `walk.Volume`; contents are made when they are read."""
+        """See `volume.Volume`; contents are made when they are read."""
         names = os.fsdecode(path).split("/") if path else []
         if not names:
             return Walked(0, self._attributes(_DIRECTORY, 1), b"")
@@ -109,7 +109,7 @@ class ProcVolume:
         return record
 
     def entries(self, node: Remote, after: int, size: int) -> tuple[int, bool, bytes]:
-        """See `walk.Volume`; a position is the number of the entry, which a change of processes may shift."""
+        """See `volume.Volume`; a position is the number of the entry, which a change of processes may shift."""
         found = self._list(node.path)
         part = found[after : after + max(size // 64, 1)]
         return after + len(part), after + len(part) >= len(found), pack_entries(part)
@@ -131,7 +131,7 @@ class ProcVolume:
     # ---- what stands in it
 
     def read(self, node: Remote, offset: int, size: int) -> bytes:
-        """See `walk.Volume`."""
+        """See `volume.Volume`."""
         names = os.fsdecode(node.path).split("/")
         text = self._texts[names[0]]() if names[0] in self._texts else self._of_process(names)
         return text.encode("utf-8", "surrogateescape")[offset : offset + size]
@@ -176,7 +176,7 @@ class ProcVolume:
         return "number name              bound   free\n" + "".join(rows)
 
     def statfs(self, path: bytes) -> tuple[int, ...]:
-        """See `walk.Volume`."""
+        """See `volume.Volume`."""
         return (_MAGIC, 4096, 0, 0, 0, 0, 1, 0)
 
 

@@ -8,7 +8,9 @@ What an operation does is in the classes below, one file each; what they share i
     locking.py                 locks                      database.py      their rows in SQLite
     namespace.py               mounts                     contents.py      blocks of files
     watching.py                changes                    walk.py          from a path to a file
-                                                          fresh.py         what came with an opening
+                                                          volume.py        what is mounted: host.py, proc.py
+                                                          fresh.py         contents that came with an opening
+                                                          ahead.py         files that come before theirs
 
 State: see docs/files.md. Everything survives the death of this service.
 """

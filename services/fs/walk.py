@@ -1,8 +1,6 @@
 """From a path to what it names, through directories, symbolic links and mounts.
 
-What is on the device is looked up here; what a *volume* serves (a directory of the host, `/proc`) is asked of it. A
-volume may be another process, and no lock is held over a call: so the walk that needs an answer raises `NeedVolume`,
-whoever runs it gets the answer with the lock released, and walks again with the answer in `Answers`.
+What is on the device is looked up here; what a *volume* serves (`volume.py`) is asked of it.
 """
 
 from __future__ import annotations
@@ -12,161 +10,18 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TypeAlias
 
 from corekernel.errors import ServiceError
 from corekernel.port import Caller
-from services.files import SYMLINKS_MAX, Attributes
-from services.fs.fresh import Contents
+from services.files import SYMLINKS_MAX
 from services.fs.permission import EXECUTE, may, require
 from services.fs.store import Inode, Store
-
-
-class Walked(NamedTuple):
-    """A volume's answer: how much of the path it walked, and what stands there; `target` of a symbolic link.
-
-    If it is to be read: `refused` is the errno with which opening it fails, or 0; `contents` may have come along.
-    """
-
-    consumed: int
-    attributes: Attributes
-    target: bytes = b""
-    refused: int = 0
-    contents: Contents | None = None
-
-
-class Volume(Protocol):
-    """Something mounted that is not on the device; it is read-only. Its methods raise `ServiceError`."""
-
-    number: int
-    kind: str
-    source: str
-    covers: int
-
-    def walk(self, path: bytes, who: Caller, size: int) -> Walked:
-        """Walk a path without "." and "..", up to its end or the first symbolic link.
-
-        With a size, a regular file is to be read next: contents of as many bytes may come with the answer.
-        """
-        ...
-
-    def read(self, node: Remote, offset: int, size: int) -> bytes:
-        """Contents of a file."""
-        ...
-
-    def entries(self, node: Remote, after: int, size: int) -> tuple[int, bool, bytes]:
-        """Names in a directory beyond a position: position of the last one, whether that is all, packed entries."""
-        ...
-
-    def statfs(self, path: bytes) -> tuple[int, ...]:
-        """The results of the operation `statfs`."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Remote:
-    """A file of a volume; it can be asked for its owner and mode like an `Inode`. The rest is as in `Walked`."""
-
-    volume: Volume
-    path: bytes
-    found: Attributes
-    target: bytes = b""
-    refused: int = 0
-    contents: Contents | None = None
-
-    @property
-    def ino(self) -> int:
-        """Inode number."""
-        return self.found.ino
-
-    @property
-    def mode(self) -> int:
-        """Type and permissions."""
-        return self.found.mode
-
-    @property
-    def uid(self) -> int:
-        """Owner."""
-        return self.found.uid
-
-    @property
-    def gid(self) -> int:
-        """Group."""
-        return self.found.gid
-
-    @property
-    def rdev(self) -> int:
-        """Number of a device."""
-        return self.found.rdev
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.found.size
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it is a directory."""
-        return stat.S_ISDIR(self.found.mode)
-
-    @property
-    def is_symlink(self) -> bool:
-        """Whether it is a symbolic link."""
-        return stat.S_ISLNK(self.found.mode)
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.found.mode)
-
-    def attributes(self) -> Attributes:
-        """For `stat`; the device number is its mount's."""
-        return self.found._replace(dev=self.volume.number)
-
+from services.fs.volume import VOLUME_ROOT, Answers, Remote, Volume, root_of
 
 Node: TypeAlias = Inode | Remote
 _TYPE, _DIRECTORY, _LINK = 0o170000, stat.S_IFDIR, stat.S_IFLNK
 _NO_NAMES = frozenset((b"", b".", b".."))
-
-
-class NeedVolume(Exception):
-    """The walk cannot go on without a volume's answer."""
-
-    def __init__(self, volume: Volume, path: bytes) -> None:
-        super().__init__(path)
-        self.volume = volume
-        self.path = path
-
-
-class Answers:
-    """What volumes have answered during one operation, which will read up to `size` bytes of what it finds."""
-
-    def __init__(self, who: Caller, size: int = 0) -> None:
-        self._who = who
-        self._size = size
-        self._known: dict[tuple[int, bytes], Walked | ServiceError] = {}
-
-    def of(self, volume: Volume, path: bytes) -> Walked:
-        """A volume's answer.
-
-        Raises:
-            NeedVolume: it has not been asked.
-            ServiceError: its answer was that.
-        """
-        known = self._known.get((volume.number, path))
-        if known is None:
-            raise NeedVolume(volume, path)
-        if isinstance(known, ServiceError):
-            raise ServiceError(known.errno or errno.EIO)
-        return known
-
-    def ask(self, volume: Volume, path: bytes) -> None:
-        """Ask a volume; takes as long as it takes."""
-        key = (volume.number, path)
-        try:
-            self._known[key] = volume.walk(path, self._who, self._size)
-        except ServiceError as error:
-            self._known[key] = error
 
 
 class Last(Enum):
@@ -261,7 +116,7 @@ class Walker:
         if b"\0" in path:
             raise ServiceError(errno.EINVAL)
         if isinstance(start, Inode):
-            place = self._straight(who, start, path, follow)
+            place = self._straight(who, start, path, follow, answers)
             if place is not None:
                 return place
         walk = _Walk(start, _components(path), path[-1] == 47, start, creating)
@@ -273,22 +128,24 @@ class Walker:
             here = self._step(who, walk, follow, answers)
         return Place(walk.parent, walk.name, here, walk.slash, walk.last)
 
-    def _straight(self, who: Caller, here: Inode, path: bytes, follow: bool) -> Place | None:
-        """Where a path leads, if that is past nothing but directories in the caches; None: it must be walked in steps.
+    def _straight(self, who: Caller, here: Inode, path: bytes, follow: bool, answers: Answers) -> Place | None:
+        """Where a path leads, if that is past nothing but directories in the caches, perhaps into a volume.
 
-        Most paths are like this, and most operations begin with one.
+        Most paths are like this, and most operations begin with one. None: it must be walked in steps.
         """
         names, inodes, mounted, root = self._store.names, self._store.inodes, self._mounted, who.uid == 0
         *above, last = path.split(b"/")
         if last in _NO_NAMES:
             return None
-        for name in above:
+        for at, name in enumerate(above, 1):
             if name:
                 found = inodes.get(names.get((here.ino, name), 0))
-                if found is None or found.mode & _TYPE != _DIRECTORY or found.ino in mounted:
+                if found is None or found.mode & _TYPE != _DIRECTORY:
                     return None
                 if not root and not may(who, here, EXECUTE):
                     return None
+                if found.ino in mounted:
+                    return self._within(mounted[found.ino], [*above[at:], last], follow, answers)
                 here = found
         if here.mode & _TYPE != _DIRECTORY or not here.nlink or not (root or may(who, here, EXECUTE)):
             return None
@@ -296,6 +153,20 @@ class Walker:
         if found is not None and (found.ino in mounted or (follow and found.mode & _TYPE == _LINK)):
             return None
         return Place(here, last, found, False)
+
+    def _within(self, volume: Volume, names: list[bytes], follow: bool, answers: Answers) -> Place | None:
+        """Where names lead in a volume that everybody may search, if it finds them all, past no link."""
+        if not _NO_NAMES.isdisjoint(names):
+            return None
+        path = b"/".join(names)
+        try:
+            walked = answers.of(volume, path)
+        except ServiceError:
+            return None
+        if walked.consumed != len(path) or (follow and walked.attributes.mode & _TYPE == _LINK):
+            return None
+        above, _, name = path.rpartition(b"/")
+        return Place(Remote(volume, above, VOLUME_ROOT), name, Remote(volume, path, *walked[1:]), False)
 
     def _step(self, who: Caller, walk: _Walk, follow: bool, answers: Answers) -> Node | None:
         """Take the next component; what is there now."""
@@ -386,14 +257,6 @@ class Walker:
         if not walk.todo:
             walk.last, walk.parent = Last.ROOT, here
         return here
-
-
-def root_of(volume: Volume) -> Remote:
-    """The directory that a volume shows at its mount."""
-    return Remote(volume, b"", VOLUME_ROOT)
-
-
-VOLUME_ROOT = Attributes(1, 0, stat.S_IFDIR | 0o555, 2, 0, 0, 0, 0, 4096, 0, 0, 0, 0, 0)
 
 
 def _joined(path: bytes, names: list[bytes]) -> bytes:

@@ -8,7 +8,7 @@ from corekernel.errors import ServiceError
 from corekernel.port import Caller
 from services.fs.filesystem import FileSystem
 from services.fs.store import Inode
-from services.fs.walk import Answers
+from services.fs.volume import Answers
 from services.fs.watches import ALL, DONT_FOLLOW, MASK_ADD, MASK_CREATE, ONESHOT, ONLYDIR
 
 _LARGEST = 64 << 10

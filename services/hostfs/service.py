@@ -24,7 +24,7 @@ from typing import Final
 from corekernel.errors import ServiceError
 from corekernel.port import MAX_BULK_BYTES, Caller
 from corekernel.service import Environment
-from services.files import Attributes, FileAhead
+from services.files import LARGEST_WHOLE, Attributes, FileAhead
 from services.hostfs import exports, host
 from services.hostfs.cache import Recent, descriptors
 from services.hostfs.exports import Directory, MadeUp
@@ -36,7 +36,6 @@ from services.memory import keep_freed
 from services.stubs.hostfs import AheadResult, EntriesResult, HostfsServer, StatfsResult, WalkResult
 
 _UNSIZED: Final = 64 << 10  # as much is read without asking how much there is
-_WITH_WALK: Final = 128 << 10  # as much of a file comes with a walk to it
 _MOST_AHEAD: Final = 32  # files that come with the one that was asked for,
 _AHEAD_BYTES: Final = 508 << 10  # as many bytes together, so that a buffer of half a mebibyte takes the answer,
 _AHEAD_NS: Final = 10_000_000  # and no longer is the caller kept waiting for them
@@ -98,21 +97,14 @@ class Service(HostfsServer):
         if (status.st_dev, status.st_ino) != wanted or not stat.S_ISREG(status.st_mode):
             return None
         self._files.put(wanted, file)
-        length = status.st_size
-        if length <= size and length <= _WITH_WALK:
-            try:
-                data = os.pread(file.fd, length + 1, 0)  # one more, to see that this is the end
-            except OSError:
-                return 0, False, b""  # whoever reads it will be told
-            if len(data) == length:  # some files of the host's kernel have no size, or another one
-                return 0, True, data
-        return 0, False, b""
+        contents = _whole(file.fd, status.st_size, size)
+        return (0, False, b"") if contents is None else (0, True, contents)
 
     def _following(self, spot: Spot, size: int, count: int, most: int) -> Iterator[bytes]:
         """The regular files behind a place, packed, each seen as a walk to it would see it; it takes no long time."""
         held, until = 0, time.monotonic_ns() + _AHEAD_NS
         for name in self._names_after(spot, count):
-            file = self._seen(spot._replace(name=name), size)
+            file = self._seen(spot, name, size)
             if file is not None:
                 parts = file.pack()
                 held += len(parts[0]) + len(parts[1])
@@ -129,16 +121,23 @@ class Service(HostfsServer):
             return []
         return listing.regular_after(spot.name, count) if listing is not None else []
 
-    def _seen(self, spot: Spot, size: int) -> FileAhead | None:
-        """The regular file at a place; None: there is none, or it cannot be opened."""
+    def _seen(self, spot: Spot, name: bytes, size: int) -> FileAhead | None:
+        """The regular file of a name beside a place; None: there is none, or it cannot be opened.
+
+        Nothing of it is kept, for most files that are read ahead are read at once or not at all.
+        """
+        directory = spot.directory.fd
         try:
-            attributes = spot.look_at()
+            attributes = host.attributes(directory, name)
+            if not stat.S_ISREG(attributes.mode):
+                return None
+            file = host.open_file(directory, name)
+            status = os.fstat(file.fd)
         except OSError:
             return None
-        opened = self._opened(attributes, spot, size) if stat.S_ISREG(attributes.mode) else None
-        if opened is None or opened[0]:
+        if status.st_ino != attributes.ino or status.st_dev != attributes.dev:
             return None
-        return FileAhead(spot.name, attributes, opened[2] if opened[1] else None)
+        return FileAhead(name, attributes, _whole(file.fd, status.st_size, size))
 
     def entries(self, caller: Caller, after: int, size: int, path: memoryview) -> EntriesResult:
         """See the interface."""
@@ -228,6 +227,17 @@ def _check(mode: int, identity: tuple[int, int], wanted: tuple[int, int]) -> Non
         raise ServiceError(errno.EISDIR)
     if not stat.S_ISREG(mode):
         raise ServiceError(errno.EACCES, "only regular files can be read")
+
+
+def _whole(file: int, length: int, size: int) -> bytes | None:
+    """All of a file that is said to be so long; None if it is longer than wanted, or another length is found."""
+    if length > size or length > LARGEST_WHOLE:
+        return None
+    try:
+        data = os.pread(file, length + 1, 0)  # one more, to see that this is the end
+    except OSError:  # whoever reads it will be told
+        return None
+    return data if len(data) == length else None  # some files of the host's kernel have no size, or another one
 
 
 def _read(file: Descriptor, offset: int, size: int) -> bytes:

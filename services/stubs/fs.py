@@ -62,6 +62,8 @@ _OP_MOUNTS: Final = 36
 _OP_WATCH: Final = 37
 _OP_UNWATCH: Final = 38
 _OP_CHANGES: Final = 39
+_OP_FETCH: Final = 40
+_OP_STORE: Final = 41
 
 
 class FsOperation(enum.IntEnum):
@@ -106,6 +108,8 @@ class FsOperation(enum.IntEnum):
     WATCH = 37
     UNWATCH = 38
     CHANGES = 39
+    FETCH = 40
+    STORE = 41
 
 
 INTERFACE: Final = InterfaceInfo(
@@ -653,6 +657,48 @@ INTERFACE: Final = InterfaceInfo(
         ),
         _OP_UNWATCH: OperationInfo("unwatch", True, False, frozenset({errno.EINVAL})),
         _OP_CHANGES: OperationInfo("changes", True, True, frozenset({errno.EAGAIN, errno.EINVAL})),
+        _OP_FETCH: OperationInfo(
+            "fetch",
+            True,
+            False,
+            frozenset({
+                errno.EACCES,
+                errno.EBADF,
+                errno.EINVAL,
+                errno.EIO,
+                errno.ELOOP,
+                errno.EMFILE,
+                errno.ENAMETOOLONG,
+                errno.ENFILE,
+                errno.ENODEV,
+                errno.ENOENT,
+                errno.ENOTDIR,
+                errno.ENXIO,
+                errno.EPERM,
+                errno.ESTALE,
+            }),
+        ),
+        _OP_STORE: OperationInfo(
+            "store",
+            True,
+            False,
+            frozenset({
+                errno.EACCES,
+                errno.EBADF,
+                errno.EINVAL,
+                errno.EIO,
+                errno.EISDIR,
+                errno.ELOOP,
+                errno.ENAMETOOLONG,
+                errno.ENODEV,
+                errno.ENOENT,
+                errno.ENOSPC,
+                errno.ENOTDIR,
+                errno.EPERM,
+                errno.EROFS,
+                errno.ESTALE,
+            }),
+        ),
     },
 )
 
@@ -733,6 +779,24 @@ class GetFlagsResult(NamedTuple):
 
     status: int
     descriptor_flags: int
+
+
+class FetchResult(NamedTuple):
+    """What `fetch` returns.
+
+    Attributes:
+        whole: `data` is the file; false: there is a descriptor instead, as of `open` (bool)
+        descriptor: u64
+        server: u64
+        handle: u64
+        data: buffer <= 128 KiB
+    """
+
+    whole: bool
+    descriptor: int
+    server: int
+    handle: int
+    data: Payload
 
 
 class FsClient:
@@ -1683,6 +1747,79 @@ class FsClient:
             raise BadFrame("fs.changes: malformed reply")
         return _payload if _payload.__class__ is _Bytes else _copied(_payload)
 
+    def fetch(self, request: int, directory: int, path: Payload) -> FetchResult:
+        """Open a file for reading, and if it is small and regular, read all of it and close it: then there
+        is no descriptor. So who wants to have a file needs one call, mostly.
+
+        Args:
+            request: number of this request, see docs/files.md (u64)
+            directory: as of `open` (i64)
+            path: buffer <= 4 KiB
+
+        Raises:
+            ServiceError: EACCES, EBADF, EINVAL, EIO, ELOOP, EMFILE, ENAMETOOLONG, ENFILE, ENODEV,
+            ENOENT, ENOTDIR, ENXIO, EPERM, ESTALE.
+        """
+        path_ = path if path.__class__ is _Bytes else _flat(path)
+        if request >> 64 or not -SIGN_BIT <= directory < SIGN_BIT or len(path_) > 4096:
+            raise TooBig("fs.fetch: an argument is out of range")
+        _registers, _payload = self._port.call(_OP_FETCH, (request, directory & U64_MAX, len(path_)), path_, 5, 131072, True)
+        if (
+            len(_registers) != 5
+            or _registers[0] > 1
+            or _registers[4] > 131072
+            or _registers[4] != len(_payload)
+        ):
+            raise BadFrame("fs.fetch: malformed reply")
+        return FetchResult(
+            _registers[0] == 1,
+            _registers[1],
+            _registers[2],
+            _registers[3],
+            _payload if _payload.__class__ is _Bytes else _copied(_payload),
+        )
+
+    def store(self, request: int, directory: int, mode: int, length: int, data: Payload) -> bool:
+        """Make a file with these contents, or replace those of a regular one, at once: what opening it
+        with O_CREAT and O_TRUNC, writing and closing it come to, without a moment at which it is half
+        done. Where that cannot be, as on a full device, nothing has happened, and the file is to be
+        opened and written.
+
+        Args:
+            request: number of this request, see docs/files.md (u64)
+            directory: as of `open`, as the next two (i64)
+            mode: u64
+            length: of the path (u64)
+            data: the path, then the contents (buffer <= 132 KiB)
+
+        Returns:
+            stored: false: nothing has happened (bool)
+
+        Raises:
+            ServiceError: EACCES, EBADF, EINVAL, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT,
+            ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE.
+        """
+        data_ = data if data.__class__ is _Bytes else _flat(data)
+        if (
+            request >> 64
+            or not -SIGN_BIT <= directory < SIGN_BIT
+            or mode >> 64
+            or length >> 64
+            or len(data_) > 135168
+        ):
+            raise TooBig("fs.store: an argument is out of range")
+        _registers, _payload = self._port.call(
+            _OP_STORE,
+            (request, directory & U64_MAX, mode, length, len(data_)),
+            data_,
+            1,
+            0,
+            True,
+        )
+        if len(_registers) != 1 or _registers[0] > 1 or len(_payload):
+            raise BadFrame("fs.store: malformed reply")
+        return _registers[0] == 1
+
 
 class FsServer(abc.ABC):
     """Serves `fs`: implement the abstract methods, hand `handlers()` to the runtime.
@@ -2476,6 +2613,57 @@ class FsServer(abc.ABC):
             ServiceError: EAGAIN, EINVAL.
         """
 
+    @abc.abstractmethod
+    def fetch(self, caller: Caller, request: int, directory: int, path: memoryview) -> FetchResult:
+        """Open a file for reading, and if it is small and regular, read all of it and close it: then there
+        is no descriptor. So who wants to have a file needs one call, mostly.
+
+        `path` is a read-only view of memory that may be shared with the caller, who can change it under
+        you: copy once what you check.
+
+        Args:
+            request: number of this request, see docs/files.md (u64)
+            directory: as of `open` (i64)
+            path: buffer <= 4 KiB
+
+        Raises:
+            ServiceError: EACCES, EBADF, EINVAL, EIO, ELOOP, EMFILE, ENAMETOOLONG, ENFILE, ENODEV,
+            ENOENT, ENOTDIR, ENXIO, EPERM, ESTALE.
+        """
+
+    @abc.abstractmethod
+    def store(
+        self,
+        caller: Caller,
+        request: int,
+        directory: int,
+        mode: int,
+        length: int,
+        data: memoryview,
+    ) -> bool:
+        """Make a file with these contents, or replace those of a regular one, at once: what opening it
+        with O_CREAT and O_TRUNC, writing and closing it come to, without a moment at which it is half
+        done. Where that cannot be, as on a full device, nothing has happened, and the file is to be
+        opened and written.
+
+        `data` is a read-only view of memory that may be shared with the caller, who can change it under
+        you: copy once what you check.
+
+        Args:
+            request: number of this request, see docs/files.md (u64)
+            directory: as of `open`, as the next two (i64)
+            mode: u64
+            length: of the path (u64)
+            data: the path, then the contents (buffer <= 132 KiB)
+
+        Returns:
+            stored: false: nothing has happened (bool)
+
+        Raises:
+            ServiceError: EACCES, EBADF, EINVAL, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT,
+            ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE.
+        """
+
     def handlers(self) -> HandlerTable:
         """Operation number to the function that decodes a call, runs it and encodes its result."""
         return {
@@ -2518,6 +2706,8 @@ class FsServer(abc.ABC):
             _OP_WATCH: self._serve_watch,
             _OP_UNWATCH: self._serve_unwatch,
             _OP_CHANGES: self._serve_changes,
+            _OP_FETCH: self._serve_fetch,
+            _OP_STORE: self._serve_store,
         }
 
     def _serve_open(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
@@ -3126,3 +3316,38 @@ class FsServer(abc.ABC):
         if len(events_) > 65536:
             raise TooBig("fs.changes: a result is out of range")
         return (len(events_),), events_
+
+    def _serve_fetch(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
+        if len(registers) != 3 or registers[2] > 4096 or registers[2] != len(payload):
+            raise BadFrame("fs.fetch: malformed call")
+        try:
+            result = self.fetch(
+                caller,
+                registers[0],
+                (registers[1] ^ SIGN_BIT) - SIGN_BIT,
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
+        except (ServiceError, WouldWait) as error:
+            INTERFACE.admit(_OP_FETCH, error)
+            raise
+        data_ = _flat(result.data)
+        if result.descriptor >> 64 or result.server >> 64 or result.handle >> 64 or len(data_) > 131072:
+            raise TooBig("fs.fetch: a result is out of range")
+        return (1 if result.whole else 0, result.descriptor, result.server, result.handle, len(data_)), data_
+
+    def _serve_store(self, caller: Caller, registers: Registers, payload: Payload) -> Reply:
+        if len(registers) != 5 or registers[4] > 135168 or registers[4] != len(payload):
+            raise BadFrame("fs.store: malformed call")
+        try:
+            result = self.store(
+                caller,
+                registers[0],
+                (registers[1] ^ SIGN_BIT) - SIGN_BIT,
+                registers[2],
+                registers[3],
+                memoryview(payload) if payload.__class__ is _Bytes else memoryview(payload).toreadonly(),
+            )
+        except (ServiceError, WouldWait) as error:
+            INTERFACE.admit(_OP_STORE, error)
+            raise
+        return (1 if result else 0,), b""

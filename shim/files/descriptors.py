@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import termios
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from corekernel.errors import NoSuchService, ServiceError
 from corekernel.port import MAX_BULK_BYTES, Payload
@@ -15,6 +15,7 @@ from services.stubs.devmgr import DevmgrClient
 from shim.files.calls import U64, AnyPath, Calls, HasFileno, failure
 
 DEVMGR: Final = 1  # as the server of an open file: its data is the device manager's
+Opened: TypeAlias = tuple[int, int, int]  # descriptor, server, and its handle or the type of the file
 
 
 def number_of(file: int | HasFileno) -> int:
@@ -38,8 +39,7 @@ class Descriptors(Calls):
         """What `os.open` does: a descriptor, with O_CLOEXEC."""
         return self._open(path, flags | os.O_CLOEXEC, mode, dir_fd)[0]
 
-    def _open(self, path: AnyPath, flags: int, mode: int, dir_fd: int | None = None) -> tuple[int, int, int]:
-        """Descriptor, server and handle."""
+    def _open(self, path: AnyPath, flags: int, mode: int, dir_fd: int | None = None) -> Opened:
         directory, raw = self._at(path, dir_fd)
         try:
             opened = self._fs.open(self._lanes.request(), directory, flags & U64, mode & 0o7777 & ~self._umask, raw)
@@ -50,6 +50,28 @@ class Descriptors(Calls):
         if flags & os.O_PATH:
             self._path_only.add(opened.descriptor)
         return opened
+
+    def _fetch(self, path: AnyPath) -> bytes | Opened:
+        """All of a file, or what opening it for reading gave."""
+        directory, raw = self._at(path)
+        try:
+            whole, descriptor, server, handle, data = self._fs.fetch(self._lanes.request(), directory, raw)
+        except ServiceError as error:
+            raise failure(error, path) from None
+        if whole:
+            return bytes(data)
+        if server == DEVMGR:
+            self._devices[descriptor] = handle
+        return descriptor, server, handle
+
+    def _store(self, path: AnyPath, data: Payload) -> bool:
+        """Make or replace a file at once; False: it is to be opened and written."""
+        directory, raw = self._at(path)
+        mode = 0o666 & ~self._umask
+        try:
+            return self._fs.store(self._lanes.request(), directory, mode, len(raw), b"".join((raw, data)))
+        except ServiceError as error:
+            raise failure(error, path) from None
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""

@@ -7,6 +7,7 @@ import io
 import warnings
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, overload
 
+from services.files import LARGEST_WHOLE
 from shim.files.calls import AnyPath
 from shim.files.directories import Directories
 from shim.files.raw import RawFile
@@ -18,7 +19,33 @@ BUFFER_BYTES: Final = 128 << 10  # a call costs as much as copying about so many
 
 
 class Opening(Directories):
-    """`open`."""
+    """`open`, and what it is mostly needed for."""
+
+    def read_bytes(self, file: AnyPath) -> bytes:
+        """Contents of a file, as reading all of `open(file, "rb")` gives them; those of a small one in one call.
+
+        Raises:
+            OSError: it cannot be opened or read.
+        """
+        found = self._fetch(file)
+        if isinstance(found, bytes):
+            return found
+        with RawFile(self, file, "r", opened=found) as opened:
+            return opened.readall()
+
+    def write_bytes(self, file: AnyPath, data: Any) -> int:
+        """Make a file, or replace its contents, as writing to `open(file, "wb")` does; how many bytes.
+
+        A small one is made in one call, and never found half written.
+
+        Raises:
+            OSError: it cannot be opened or written.
+        """
+        flat = memoryview(data).cast("B")
+        if len(flat) <= LARGEST_WHOLE and self._store(file, flat):
+            return len(flat)
+        with self.open(file, "wb") as opened:
+            return opened.write(flat)
 
     @overload
     def open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -143,18 +144,16 @@ class Path(PurePosixPath):
 
     def read_bytes(self) -> bytes:
         """Contents of the file."""
-        with self.files.open(self, "rb", buffering=0) as file:
-            return file.read()
+        return self.files.read_bytes(self)
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
         """Contents of the file as text."""
-        with self.files.open(self, "r", -1, encoding, errors) as file:
-            return file.read()
+        with io.TextIOWrapper(io.BytesIO(self.read_bytes()), io.text_encoding(encoding), errors) as text:
+            return text.read()
 
     def write_bytes(self, data: bytes | bytearray | memoryview) -> int:
         """Make the file, or replace its contents; how many bytes."""
-        with self.files.open(self, "wb") as file:
-            return file.write(data)
+        return self.files.write_bytes(self, data)
 
     def write_text(
         self, data: str, encoding: str | None = None, errors: str | None = None, newline: str | None = None

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from corekernel.errors import CallError
 from corekernel.port import MAX_BULK_BYTES
 from shim.files.calls import AnyPath, failure
-from shim.files.descriptors import DEVMGR
+from shim.files.descriptors import DEVMGR, Opened
 
 if TYPE_CHECKING:
     from shim.files.directories import Directories
@@ -59,8 +59,15 @@ class RawFile(io.RawIOBase):
     _fd = -1
     name: Any
 
-    def __init__(self, files: Directories, file: int | AnyPath, mode: str = "r", closefd: bool = True) -> None:
-        """Open a file, or take a descriptor that is open.
+    def __init__(
+        self,
+        files: Directories,
+        file: int | AnyPath,
+        mode: str = "r",
+        closefd: bool = True,
+        opened: Opened | None = None,
+    ) -> None:
+        """Open a file, or take a descriptor that is open; with `opened`, a path has been opened already.
 
         Raises:
             OSError: it cannot be opened; IsADirectoryError for a directory.
@@ -82,7 +89,7 @@ class RawFile(io.RawIOBase):
         elif not closefd:
             raise ValueError("Cannot use closefd=False with file name")
         else:
-            self._open(file, flags)
+            self._open(file, flags, opened)
         if self._appending:
             with contextlib.suppress(OSError):  # a device has no end
                 self.seek(0, os.SEEK_END)
@@ -95,8 +102,8 @@ class RawFile(io.RawIOBase):
             raise failure(errno.EISDIR, fd)
         self._fd = fd
 
-    def _open(self, path: AnyPath, flags: int) -> None:
-        fd, server, kind = self._files._open(path, flags | os.O_CLOEXEC, 0o666)
+    def _open(self, path: AnyPath, flags: int, opened: Opened | None) -> None:
+        fd, server, kind = opened or self._files._open(path, flags | os.O_CLOEXEC, 0o666)
         if server == DEVMGR:
             self._known = _UNKNOWN
         elif stat.S_ISDIR(kind):

@@ -43,6 +43,10 @@ class Side(Protocol):
         """As it is built in."""
         ...
 
+    def read_bytes(self, path: str, /) -> bytes:
+        """Contents of a file."""
+        ...
+
     def open_descriptor(self, path: str, flags: int, mode: int, /) -> int:
         """`os.open`."""
         ...
@@ -73,6 +77,12 @@ class Host:
     read = staticmethod(os.read)
     write = staticmethod(os.write)
     close = staticmethod(os.close)
+
+    @staticmethod
+    def read_bytes(path: str) -> bytes:
+        """Contents of a file."""
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
 
     @staticmethod
     def open(path: str, mode: Literal["rb"]) -> BinaryIO:

@@ -208,6 +208,16 @@ class Actor:
     def do_fsync(self, number: int) -> None:
         self._api.fsync(self._slots[number])
 
+    def do_load(self, path: str) -> Any:
+        if self._would_wait(path, None):
+            return "not a file"
+        return _digest(self._api.read_bytes(path))
+
+    def do_save(self, path: str, size: int) -> Any:
+        if self._would_wait(path, None):
+            return "not a file"
+        return self._api.write_bytes(path, self._data(size))
+
     def do_put(self, path: str, size: int) -> None:
         """Make a file."""
         if not self._would_wait(path, None):

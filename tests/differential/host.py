@@ -41,6 +41,18 @@ class Host:
     lockf = staticmethod(fcntl.lockf)
     fcntl = staticmethod(fcntl.fcntl)
 
+    @staticmethod
+    def read_bytes(path: str) -> bytes:
+        """See `shim.files.Files`."""
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+
+    @staticmethod
+    def write_bytes(path: str, data: bytes) -> int:
+        """See `shim.files.Files`."""
+        with open(path, "wb") as file:
+            return file.write(data)
+
     def renameat2(
         self, src: str, dst: str, flags: int, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:

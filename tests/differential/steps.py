@@ -130,6 +130,8 @@ OPERATIONS: Final[dict[str, tuple[Draw, ...]]] = {
     "fallocate": (slot, often(0, 1, 3, seldom=(2, 0x10, 0x8, 0x80, 7)), offset, extent),
     "fsync": (slot,),
     "put": (paths, size),
+    "load": (paths,),
+    "save": (paths, often(0, 1, 4096, 10000, seldom=(-1, 131072, 131073, 200000))),
     # names
     "mkdir": (paths, mode, at),
     "mknod": (paths, node, mode),
