@@ -37,7 +37,8 @@ from corekernel.channel import Message
 from corekernel.cli import shell, status, systems
 from corekernel.cli.text import amount, duration, label, table
 
-VICTIMS = ("fs", "procmgr", "hostfs", "devmgr")  # those that the composition has
+COPY_VICTIMS = ("fs", "hostfs")  # of each phase, those that the composition has
+CHECK_VICTIMS = ("procmgr", "fs", "devmgr")
 BAR = 32
 PEER_SECONDS = 0.5
 RESTART_SECONDS = 5.0
@@ -96,17 +97,17 @@ def main() -> int:
 
 def _copy_and_check(system: shim.System, library: Path) -> bool:
     """Both clients' work; whether everything that went in came out."""
-    victims = _victims(system)
+    first, second = _present(system, COPY_VICTIMS), _present(system, CHECK_VICTIMS)
     print(f"\nOne client copies the sources of Python's library to {TARGET}, another reads them back and compares;")
-    print(f"in the middle of both, kill -9 meets {_listed(victims)}.", flush=True)
+    print(f"in the middle, kill -9 meets {_listed(first)} of the one, {_listed(second)} of the other.", flush=True)
     with open(os.devnull, "rb") as nothing:
-        copied = _phase(system, ["copy", str(library)], nothing, victims)
+        copied = _phase(system, ["copy", str(library)], nothing, first)
     if copied is None:
         return False
     with tempfile.TemporaryFile() as digests:
         digests.write(json.dumps(copied["digests"]).encode())
         digests.seek(0)
-        checked = _phase(system, ["check"], digests, victims)
+        checked = _phase(system, ["check"], digests, second)
     if checked is None or any(checked[what] for what in ("wrong", "missing", "unexpected")):
         return False
     deaths = sum(process["deaths"] for process in system.ask("status")["processes"])
@@ -115,10 +116,10 @@ def _copy_and_check(system: shim.System, library: Path) -> bool:
     return count > 0
 
 
-def _victims(system: shim.System) -> list[str]:
+def _present(system: shim.System, victims: tuple[str, ...]) -> list[str]:
     """Those services that have a process of their own here."""
     present = {process["name"] for process in system.ask("status")["processes"]}
-    return [name for name in VICTIMS if name in present]
+    return [name for name in victims if name in present]
 
 
 def _listed(names: list[str]) -> str:

@@ -31,7 +31,7 @@ from shim.shell.places import Host, Place
 
 TARGET: Final = "/tmp/python"
 ZEROS: Final = "/dev/zero"
-LARGEST: Final = 16 << 20
+LARGEST: Final = 4 << 20  # what is larger is no source, but an archive of compiled ones
 MOST_BYTES: Final = 256 << 20  # the device holds 512 MiB
 LEFT_OUT: Final = frozenset(("site-packages", "dist-packages", "__pycache__"))  # added by others, or made of the rest
 REPORT_SECONDS: Final = 0.05

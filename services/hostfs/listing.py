@@ -130,8 +130,11 @@ class Listings:
         self._keep(directory, _Kept(changed, settled, listing))
         return listing
 
-    def likely(self, directory: Directory) -> Listing | None:
+    def likely(self, directory: Directory) -> tuple[Listing | None, bool]:
         """Names that are likely to be in a directory; of a large one only if they are kept, since it would take long.
+
+        Returns:
+            The listing, if there is one; whether it is certain, so that each name is of the kind that it says.
 
         Raises:
             OSError: the host's.
@@ -139,11 +142,11 @@ class Listings:
         changed = _changed(directory)
         kept = self._kept.get((directory.dev, directory.ino))
         if kept is not None and kept.changed == changed:
-            return kept.listing
+            return kept.listing, kept.settled
         found = list(itertools.islice(_scan(host.open_directory(directory.fd)), MOST_LIKELY + 1))
         listing = Listing(found) if len(found) <= MOST_LIKELY else None
         self._keep(directory, _Kept(changed, False, listing))
-        return listing
+        return listing, False
 
     def _keep(self, directory: Directory, kept: _Kept) -> None:
         self._kept.put((directory.dev, directory.ino), kept, 1 if kept.listing is None else len(kept.listing) + 1)

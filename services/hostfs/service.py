@@ -103,8 +103,9 @@ class Service(HostfsServer):
     def _following(self, spot: Spot, size: int, count: int, most: int) -> Iterator[bytes]:
         """The regular files behind a place, packed, each seen as a walk to it would see it; it takes no long time."""
         held, until = 0, time.monotonic_ns() + _AHEAD_NS
-        for name in self._names_after(spot, count):
-            file = self._seen(spot, name, size)
+        names, certain = self._names_after(spot, count)
+        for name in names:
+            file = _seen(spot.directory, name, certain, size)
             if file is not None:
                 parts = file.pack()
                 held += len(parts[0]) + len(parts[1])
@@ -114,30 +115,13 @@ class Service(HostfsServer):
             if time.monotonic_ns() > until:
                 return
 
-    def _names_after(self, spot: Spot, count: int) -> list[bytes]:
+    def _names_after(self, spot: Spot, count: int) -> tuple[list[bytes], bool]:
+        """Names of regular files behind a place, and whether they certainly are."""
         try:
-            listing = self._listings.likely(spot.directory)
+            listing, certain = self._listings.likely(spot.directory)
         except OSError:  # it may be searched, and not listed
-            return []
-        return listing.regular_after(spot.name, count) if listing is not None else []
-
-    def _seen(self, spot: Spot, name: bytes, size: int) -> FileAhead | None:
-        """The regular file of a name beside a place; None: there is none, or it cannot be opened.
-
-        Nothing of it is kept, for most files that are read ahead are read at once or not at all.
-        """
-        directory = spot.directory.fd
-        try:
-            attributes = host.attributes(directory, name)
-            if not stat.S_ISREG(attributes.mode):
-                return None
-            file = host.open_file(directory, name)
-            status = os.fstat(file.fd)
-        except OSError:
-            return None
-        if status.st_ino != attributes.ino or status.st_dev != attributes.dev:
-            return None
-        return FileAhead(name, attributes, _whole(file.fd, status.st_size, size))
+            return [], False
+        return listing.regular_after(spot.name, count) if listing is not None else [], certain
 
     def entries(self, caller: Caller, after: int, size: int, path: memoryview) -> EntriesResult:
         """See the interface."""
@@ -227,6 +211,24 @@ def _check(mode: int, identity: tuple[int, int], wanted: tuple[int, int]) -> Non
         raise ServiceError(errno.EISDIR)
     if not stat.S_ISREG(mode):
         raise ServiceError(errno.EACCES, "only regular files can be read")
+
+
+def _seen(directory: Directory, name: bytes, certain: bool, size: int) -> FileAhead | None:
+    """The regular file of a name; None: there is none, or it cannot be opened.
+
+    Only what is a regular file is opened: a device may do something when it is. `certain`: the listing knows. Nothing is
+    kept open, for most files that are read ahead are read at once or not at all.
+    """
+    try:
+        if not certain and not stat.S_ISREG(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode):
+            return None
+        file = host.open_file(directory.fd, name)
+        attributes = host.attributes(file.fd, b"")
+    except OSError:
+        return None
+    if not stat.S_ISREG(attributes.mode):
+        return None
+    return FileAhead(name, attributes, _whole(file.fd, attributes.size, size))
 
 
 def _whole(file: int, length: int, size: int) -> bytes | None:
