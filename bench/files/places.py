@@ -26,7 +26,7 @@ _PREFIX = "hmkbench-fs-"
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """What the measured code calls, with the signatures of `os`; `remove` is that of `shutil.rmtree`."""
+    """What the measured code calls, with the signatures of `os`, of `shutil.rmtree` and of paths."""
 
     open: Callable[[str, int, int], int]
     close: Callable[[int], None]
@@ -42,11 +42,23 @@ class Calls:
     unlink: Callable[[str], None]
     mkdir: Callable[[str], None]
     remove: Callable[[str], None]
+    read_bytes: Callable[[str], bytes]
+    write_bytes: Callable[[str, bytes], int]
+
+
+def _read_bytes(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def _write_bytes(path: str, data: bytes) -> int:
+    with open(path, "wb", buffering=0) as file:
+        return file.write(data)
 
 
 HOST = Calls(
     os.open, os.close, os.read, os.write, os.pread, os.pwrite, os.lseek, os.ftruncate, os.stat, os.listdir, os.rename,
-    os.unlink, os.mkdir, shutil.rmtree,
+    os.unlink, os.mkdir, shutil.rmtree, _read_bytes, _write_bytes,
 )  # fmt: skip
 
 
@@ -134,6 +146,7 @@ def session_of(system: shim.System) -> Session:
     calls = Calls(
         files.open_descriptor, files.close, files.read, files.write, files.pread, files.pwrite, files.lseek,
         files.ftruncate, files.stat, files.listdir, files.rename, files.unlink, files.mkdir, files.rmtree,
+        files.read_bytes, files.write_bytes,
     )  # fmt: skip
     return Session(calls, made, tuple(mount.path for mount in files.mounts()))
 

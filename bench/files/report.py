@@ -34,7 +34,7 @@ from four client processes; each case is measured in rounds, in which the system
 | `read-4k`, `write-4k` | `pread` all over 32 MiB, `pwrite` all over 4 MiB |
 | `read-seq`, `write-seq` | 1 MiB at the position, in a file of 32 MiB; cut to nothing before it is written again |
 | `rename`, `unlink` | of a file of 1 KiB |
-| `tree-copy` | Python's standard library: both files opened, contents moved, both closed; time per file |
+| `tree-copy` | Python's standard library: each file read whole and written whole; time per file |
 | `large-directory` | 10,000 and 100,000 empty files in one: made, listed, described, removed; time per entry |
 | `kill` | SIGKILL of the service while a client writes records, until a call is served; then all are read |
 

@@ -1,4 +1,4 @@
-"""Copying a tree: the standard library of Python, all its regular files, by one client.
+"""Copying a tree: the standard library of Python, all its regular files, by one client, each read and written whole.
 
 It is read where it lies on the host, with the functions of `os`; where the composition mounts the host's directories,
 hmk reads it there instead, through the system. The row's note says which.
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.files.cells import make_root, row_of
-from bench.files.operations import WRITE_NEW
 from bench.files.places import HOST, Calls, Place, Session
 from bench.files.plan import Plan
 from bench.hmk import cell
@@ -26,7 +25,6 @@ from bench.stats import Row
 
 CASE: Final = "tree-copy"
 HOST_MOUNT: Final = "/host"
-_CHUNK: Final = 1 << 20
 _LARGEST = 16 << 20
 _ADDED = {"site-packages", "dist-packages"}
 
@@ -125,20 +123,6 @@ def copy(source: Calls, root: str, calls: Calls, target: str, tree: Tree) -> tup
         calls.mkdir(f"{target}/{name}")
     for name in tree.files:
         before = clock()
-        size += _copy_file(source, f"{root}/{name}", calls, f"{target}/{name}")
+        size += calls.write_bytes(f"{target}/{name}", source.read_bytes(f"{root}/{name}"))
         samples.append(clock() - before)
     return samples, size
-
-
-def _copy_file(source: Calls, path: str, calls: Calls, copy: str) -> int:
-    reading, size = source.open(path, os.O_RDONLY, 0), 0
-    writing = calls.open(copy, WRITE_NEW, 0o644)
-    while True:
-        data = source.read(reading, _CHUNK)
-        if data:
-            size += calls.write(writing, data)
-        if len(data) < _CHUNK:
-            break
-    calls.close(writing)
-    source.close(reading)
-    return size
