@@ -296,6 +296,12 @@ def _done_or_not(files: Files, name: str) -> None:
         assert files.tree(b"/d") != before or name in ("write", "allocate", "attribute")
 
 
+def test_reading_takes_no_room(full_of_names: Files) -> None:
+    files = full_of_names
+    assert (files.fetch(b"/d/a"), files.get(b"/d/b")) == (b"a" * 5000, b"b" * 5000)
+    assert len(files.names(b"/d")) > 100
+
+
 def test_a_file_full_of_attributes_lists_them_and_goes(files: Files) -> None:
     files.put(b"/d/a", b"")
     names: set[bytes] = set()

@@ -7,6 +7,7 @@ is anything: it is zeroed when the file grows over it. A block that is not named
 from __future__ import annotations
 
 import bisect
+import contextlib
 import errno
 import os
 import time
@@ -95,7 +96,8 @@ class Contents:
         """Note an access as Linux does by default: if the last one noted is older than a change, or than a day."""
         now = time.time_ns()
         if inode.atime <= max(inode.mtime, inode.ctime) or now - inode.atime > _DAY:
-            with self._store.transaction() as change:
+            # For want of room it is not noted, for what was read is there all the same.
+            with contextlib.suppress(ServiceError), self._store.transaction() as change:
                 change.touch(inode)
                 inode.atime = now
 

@@ -216,8 +216,8 @@ def _check(mode: int, identity: tuple[int, int], wanted: tuple[int, int]) -> Non
 def _seen(directory: Directory, name: bytes, certain: bool, size: int) -> FileAhead | None:
     """The regular file of a name; None: there is none, or it cannot be opened.
 
-    Only what is a regular file is opened: a device may do something when it is. `certain`: the listing knows. Nothing is
-    kept open, for most files that are read ahead are read at once or not at all.
+    Only what is a regular file is opened: a device may do something when it is. `certain`: the listing knows.
+    Nothing is kept open, for most files that are read ahead are read at once or not at all.
     """
     try:
         if not certain and not stat.S_ISREG(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode):

@@ -6,6 +6,7 @@ raised: an `OSError` by class and errno, anything else by class.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -19,6 +20,7 @@ from tests.differential.steps import SLOTS
 
 HOME: Final = "/w"  # where every sequence starts
 _CLOSED: Final = 999
+_LARGEST_READ: Final = 1 << 20
 _REALTIME_COARSE: Final = 5
 _WAITING: Final = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
 
@@ -211,6 +213,9 @@ class Actor:
     def do_load(self, path: str) -> Any:
         if self._would_wait(path, None):
             return "not a file"
+        with contextlib.suppress(OSError):
+            if self._api.stat(path).st_size > _LARGEST_READ:
+                return "enormous, and empty"
         return _digest(self._api.read_bytes(path))
 
     def do_save(self, path: str, size: int) -> Any:
